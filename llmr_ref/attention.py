@@ -1,36 +1,34 @@
 """Attention: scores, softmax, weighted sum; then many heads at once.
 
-Letters follow the lectures: Q, K, V are queries, keys and values; W_Q, W_K, W_V, W_O the projections.
-Shapes: T queries, S keys, d_k per query and key, d_v per value. Leading dimensions ("...") are free.
+Letters follow the lectures: Q, K, V are queries, keys and values; W_Q, W_K, W_V, W_O project.
+Shapes: T queries, S keys, d_k per query and key, d_v per value. Leading dimensions (...) are free.
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from llmr_ref.masks import require_boolean
+
 Implementation = Literal["fused", "explicit"]
-
-
-def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float32 for the 16-bit floats, otherwise the dtype itself."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def softmax(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     """exp(x) divided by its sum along `dim`, safe for scores of any size.
 
-    Shapes: any in, the same out. A slice that is -inf throughout gives nan, as in torch: there is no
-    distribution to return. Attention treats that case itself, see `masked_softmax`.
+    Shapes: any in, the same out. A slice that is -inf throughout gives nan, as in torch: there is
+    no distribution to return. Attention treats that case itself, see `masked_softmax`.
     Raises: TypeError for a tensor that is not floating point; IndexError for a `dim` out of range.
     Source: L1 "Attention mechanism" step 2.
     """
-    if not x.is_floating_point():
-        raise TypeError(f"softmax needs a floating-point tensor, got {x.dtype}; convert with .float()")
-    z = x.to(_accumulation_dtype(x.dtype))
+    _check_floating(x)
+    if x.numel() == 0:
+        return x.clone()  # nothing to normalise, and no maximum to subtract
+    z = x.to(torch.promote_types(x.dtype, torch.float32))  # 16-bit floats are summed in 32 bits
     # Subtracting the maximum changes no ratio and keeps every exponent at or below zero.
     e = (z - z.amax(dim=dim, keepdim=True)).exp()
     return (e / e.sum(dim=dim, keepdim=True)).to(x.dtype)
@@ -42,12 +40,13 @@ def masked_softmax(
     """Softmax over the keys that the mask allows (True = may attend).
 
     A row with no allowed key gives weights of zero, and gradients of zero, never nan.
-    Raises: TypeError for a mask that is not boolean.
+    Raises: TypeError for a mask that is not boolean; ValueError for one that does not broadcast to
+    the scores.
     Source: L2 "Masking out the future".
     """
     if mask is None:
         return softmax(scores, dim=-1)
-    _check_mask(mask)
+    _check_mask(mask, scores.shape)
     row_is_empty = ~mask.any(dim=-1, keepdim=True)
     # An empty row is opened for the softmax and closed again after it, so that no nan is ever made.
     weights = softmax(scores.masked_fill(~mask & ~row_is_empty, -math.inf), dim=-1)
@@ -79,7 +78,10 @@ def two_matrix_scores(
     W_Q: Float[Tensor, "d d_q"],
     W_K: Float[Tensor, "d d_k"],
 ) -> Float[Tensor, "... T S"]:
-    """s_ti = (W_K k_i) . (W_Q q_t): bilinear with W = W_K^T W_Q. Source: L1 "Attention, formally"."""
+    """s_ti = (W_K k_i) . (W_Q q_t): bilinear with W = W_K^T W_Q.
+
+    Source: L1 "Attention, formally".
+    """
     return dot_scores(Q @ W_Q.T, K @ W_K.T)
 
 
@@ -94,22 +96,24 @@ def scaled_dot_product_attention(
     """softmax(Q K^T / sqrt(d_k)) V over the keys that the mask allows (True = may attend).
 
     A query that may attend to nothing gets an output of zero.
-    Raises: ValueError for shapes that do not fit or an unknown implementation; TypeError for a mask
-    that is not boolean.
+    Raises: ValueError for widths, lengths or a mask that do not fit, or an unknown implementation;
+    TypeError for tensors that are not floating point, or a mask that is not boolean.
     Source: L1 slide 47; L2 "Parallelizing attention"; Vaswani et al. 2017, equation 1.
     """
+    _check_implementation(implementation)
+    _check_floating(Q)
     _check_same_width(Q, K)
     if K.shape[-2] != V.shape[-2]:
         raise ValueError(
             f"K and V must hold the same number of positions, got {K.shape[-2]} and {V.shape[-2]}"
         )
-    if mask is not None:
-        _check_mask(mask)
-    if implementation == "fused":
-        return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
     if implementation == "explicit":
         return attention_weights(Q, K, mask) @ V
-    raise ValueError(f"implementation is {implementation!r}; choose 'fused' or 'explicit'")
+    if mask is not None:
+        leading = torch.broadcast_shapes(Q.shape[:-2], K.shape[:-2])
+        _check_mask(mask, torch.Size((*leading, Q.shape[-2], K.shape[-2])))
+        mask = torch.atleast_2d(mask)  # torch's kernels look for the query dimension
+    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
 
 
 def attention_weights(
@@ -117,9 +121,16 @@ def attention_weights(
     K: Float[Tensor, "... S d_k"],
     mask: Bool[Tensor, "... T S"] | None = None,
 ) -> Float[Tensor, "... T S"]:
-    """The matrix softmax(Q K^T / sqrt(d_k)) itself; each row sums to 1, or to 0 if it is fully masked."""
+    """The matrix softmax(Q K^T / sqrt(d_k)); a row sums to 1, or to 0 if it is fully masked.
+
+    Raises: as `scaled_dot_product_attention`.
+    """
+    _check_floating(Q)
+    # In float16 a score above 65504 would be infinite before it is scaled down.
+    compute = torch.promote_types(Q.dtype, torch.float32)
     # q . k is a sum of d_k terms: with unit-variance terms its standard deviation is sqrt(d_k).
-    return masked_softmax(dot_scores(Q, K) / math.sqrt(Q.shape[-1]), mask)
+    scores = dot_scores(Q.to(compute), K.to(compute)) / math.sqrt(Q.shape[-1])
+    return masked_softmax(scores, mask).to(Q.dtype)
 
 
 def self_attention(
@@ -146,7 +157,8 @@ class MultiHeadSelfAttention(nn.Module):
 
     State: `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `output_proj.weight`, each
     (d_model, d_model), (out, in); rows of head n are n * d_head to (n + 1) * d_head - 1. No biases.
-    Raises: ValueError when n_heads does not divide d_model, or the input width is not d_model.
+    Raises: ValueError when n_heads does not divide d_model, the implementation is unknown, or the
+    input width is not d_model.
     Source: L1 "Dimensions"; L2 "Parallelizing multi-head attention".
     """
 
@@ -162,6 +174,7 @@ class MultiHeadSelfAttention(nn.Module):
         super().__init__()
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"n_heads must divide d_model = {d_model}, got n_heads = {n_heads}")
+        _check_implementation(implementation)
         self.d_model, self.n_heads = d_model, n_heads
         self.implementation: Implementation = implementation
         self.q_proj = nn.Linear(d_model, d_model, bias=False, device=device, dtype=dtype)
@@ -174,7 +187,9 @@ class MultiHeadSelfAttention(nn.Module):
     ) -> Float[Tensor, "... T d"]:
         """Shapes: x (..., T, d_model); mask (..., T, T), shared by all heads; out as x."""
         if x.shape[-1] != self.d_model:
-            raise ValueError(f"the last dimension must be d_model = {self.d_model}, got {tuple(x.shape)}")
+            raise ValueError(
+                f"the last dimension must be d_model = {self.d_model}, got {tuple(x.shape)}"
+            )
         Q, K, V = (self._split(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if mask is not None:
             mask = mask.unsqueeze(-3)  # (..., 1, T, T): one mask for every head
@@ -194,6 +209,24 @@ def _check_same_width(Q: Tensor, K: Tensor) -> None:
         )
 
 
-def _check_mask(mask: Tensor) -> None:
-    if mask.dtype != torch.bool:
-        raise TypeError(f"a mask is boolean (True = may attend), got {mask.dtype}; compare or .bool() it")
+def _check_floating(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(
+            f"softmax needs a floating-point tensor, got {x.dtype}; convert with .float()"
+        )
+
+
+def _check_implementation(implementation: str) -> None:
+    if implementation not in get_args(Implementation):
+        raise ValueError(f"implementation is {implementation!r}; choose 'fused' or 'explicit'")
+
+
+def _check_mask(mask: Tensor, scores_shape: torch.Size) -> None:
+    require_boolean(mask)
+    # Broadcasting may stretch the mask, never the scores: that would invent queries or keys.
+    sizes = zip(reversed(mask.shape), reversed(scores_shape), strict=False)
+    if mask.dim() > len(scores_shape) or any(m not in (1, s) for m, s in sizes):
+        raise ValueError(
+            f"the mask must broadcast to the scores' shape {tuple(scores_shape)}, queries then keys, "
+            f"got {tuple(mask.shape)}"
+        )

@@ -31,15 +31,14 @@ def causal_mask(
 
 
 def padding_mask(lengths: Int[Tensor, "... "], n_keys: int) -> Bool[Tensor, "... 1 S"]:
-    """Keys below each sequence's length are real, the rest is padding; the 1 broadcasts over queries.
+    """Keys below each sequence's length are real, the rest is padding; the 1 stands for all queries.
 
     Raises: ValueError for a length outside 0..n_keys.
     Source: L1 "Batched LM training".
     """
-    if lengths.numel() and not (0 <= int(lengths.min()) and int(lengths.max()) <= n_keys):
-        raise ValueError(
-            f"lengths must lie in 0..n_keys = {n_keys}, got {int(lengths.min())}..{int(lengths.max())}"
-        )
+    if ((lengths < 0) | (lengths > n_keys)).any():
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        raise ValueError(f"lengths must lie in 0..n_keys = {n_keys}, got {shortest}..{longest}")
     return (torch.arange(n_keys, device=lengths.device) < lengths[..., None])[..., None, :]
 
 
@@ -48,14 +47,14 @@ def sliding_window_mask(
 ) -> Bool[Tensor, "T T"]:
     """Causal, and no further back than `window` positions, the query's own included.
 
-    Raises: ValueError for a window below 1.
+    Raises: ValueError for a window below 1 or a negative length.
     Source: Beltagy et al. 2020 (Longformer); Jiang et al. 2023 (Mistral 7B).
     """
     if window < 1:
         raise ValueError(f"window counts the query itself, so it is at least 1, got {window}")
+    causal = causal_mask(n, device=device)
     position = torch.arange(n, device=device)
-    distance = position[:, None] - position  # how far back the key lies
-    return (distance >= 0) & (distance < window)
+    return causal & (position[:, None] - position < window)  # query - key: how far back it looks
 
 
 def prefix_mask(
@@ -73,7 +72,7 @@ def prefix_mask(
 
 
 def document_mask(document_ids: Int[Tensor, "... T"]) -> Bool[Tensor, "... T T"]:
-    """Positions see one another only inside one document of a packed sequence; not causal by itself."""
+    """Positions see one another inside one document of a packed sequence; not causal by itself."""
     return document_ids[..., :, None] == document_ids[..., None, :]
 
 
@@ -84,13 +83,24 @@ def combine_masks(*masks: Bool[Tensor, "..."] | None) -> Bool[Tensor, "..."] | N
     """
     present = [m for m in masks if m is not None]
     for m in present:
-        if m.dtype != torch.bool:
-            raise TypeError(f"a mask is boolean (True = may attend), got {m.dtype}")
+        require_boolean(m)
     return functools.reduce(torch.logical_and, present) if present else None
 
 
 def mask_to_bias(
     mask: Bool[Tensor, "..."], dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "..."]:
-    """0 where attending is allowed, -inf where not: the additive M of L4's formula."""
+    """0 where attending is allowed, -inf where not: the additive M of L4's formula.
+
+    Raises: TypeError for a mask that is not boolean.
+    """
+    require_boolean(mask)
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -math.inf)
+
+
+def require_boolean(mask: Tensor) -> None:
+    """Raise TypeError for anything but True and False: numbers mean other things elsewhere."""
+    if mask.dtype != torch.bool:
+        raise TypeError(
+            f"a mask is boolean (True = may attend), got {mask.dtype}; compare or .bool() it"
+        )

@@ -1,11 +1,12 @@
-"""Rotary position embedding: turn each pair of dimensions by an angle that grows with the position.
+"""Rotary position embedding: turn each pair of dimensions by an angle that grows with position.
 
-Pairs are numbered k = 0 .. d/2 - 1 (L1 counts from 1). Two layouts exist: "interleaved" pairs (0, 1),
-(2, 3), ... as in RoFormer, and "half" pairs (0, d/2), (1, d/2 + 1), ... as in GPT-NeoX and Hugging Face.
+Pairs are numbered k = 0 .. d/2 - 1 (L1 counts from 1). Two layouts exist: "interleaved" pairs
+(0, 1), (2, 3), ... as in RoFormer, and "half" pairs (0, d/2), (1, d/2 + 1), ... as in GPT-NeoX and
+Hugging Face.
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Num
@@ -40,10 +41,12 @@ def rope_angles(
 ) -> Float[Tensor, "... T pairs"]:
     """theta_{i,k} = i * base^(-2k/d): the angle of position i and pair k, in radians, float64.
 
-    Positions are any numbers: not necessarily 0..T-1, nor whole (position interpolation divides them).
-    Angles are kept in float64, since a float32 angle near 1e5 is already off by 0.004.
+    Positions are any numbers: not necessarily 0..T-1, nor whole (position interpolation divides
+    them). Angles are kept in float64: a float32 angle near 1e5 may already be off by 0.004.
     """
-    return positions.to(torch.float64)[..., None] * rope_frequencies(d, base, device=positions.device)
+    return positions.to(torch.float64)[..., None] * rope_frequencies(
+        d, base, device=positions.device
+    )
 
 
 def apply_rope(
@@ -55,24 +58,38 @@ def apply_rope(
 ) -> Float[Tensor, "... T d"]:
     """Turn pair k of the vector at position i by theta_{i,k}. Lengths do not change.
 
-    Shapes: x (..., T, d); positions broadcasts against x's leading dimensions and T; out as x.
-    Raises: ValueError for an odd d, positions whose length is not T, or an unknown layout.
+    Shapes: x (..., T, d); positions broadcasts against x's leading dimensions and T; out as x. The
+    two may live on different devices.
+    Raises: TypeError for an x that is not floating point; ValueError for an odd d, positions whose
+    length is not T, or an unknown layout.
     Source: Su et al. 2021, equation 34; L1 "RoPE"; L4 "RoPE / Rotary".
     """
-    if positions.shape[-1] != x.shape[-2]:
+    if positions.shape[-1:] != x.shape[-2:-1]:
         raise ValueError(
-            f"need one position per row: x has T = {x.shape[-2]}, positions has {positions.shape[-1]}"
+            f"need one position per row of x: x is {tuple(x.shape)}, positions is "
+            f"{tuple(positions.shape)}"
         )
     angles = rope_angles(positions, x.shape[-1], base)
     return rotate_pairs(x, angles, layout=layout)
 
 
 def rotate_pairs(
-    x: Float[Tensor, "... T d"], angles: Float[Tensor, "... T pairs"], *, layout: Layout = "interleaved"
+    x: Float[Tensor, "... T d"],
+    angles: Float[Tensor, "... T pairs"],
+    *,
+    layout: Layout = "interleaved",
 ) -> Float[Tensor, "... T d"]:
-    """(a, b) -> (a cos - b sin, a sin + b cos) for every pair; computed in at least float32."""
-    compute = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    cos, sin = angles.cos().to(compute), angles.sin().to(compute)
+    """(a, b) -> (a cos - b sin, a sin + b cos) for every pair; computed in at least float32.
+
+    Raises: TypeError for an x that is not floating point; ValueError for an odd d or an unknown
+    layout.
+    """
+    if not x.is_floating_point():
+        raise TypeError(
+            f"a rotation needs a floating-point tensor, got {x.dtype}; convert with .float()"
+        )
+    compute = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = angles.cos().to(x.device, compute), angles.sin().to(x.device, compute)
     a, b = _pairs(x.to(compute), layout)
     turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=_pair_dim(layout))
     return turned.flatten(-2).to(x.dtype)
@@ -83,24 +100,23 @@ def convert_layout(
 ) -> Float[Tensor, "... d"]:
     """Reorder the last dimension from one layout's pairs to the other's.
 
-    Apply it to the rows of W_Q and W_K (transpose first: weights are (out, in), heads separate) to move
-    a checkpoint; the attention scores stay the same.
+    Apply it to the rows of W_Q and W_K (transpose first: weights are (out, in), heads separate) to
+    move a checkpoint; the attention scores stay the same.
+    Raises: ValueError for an odd d or an unknown layout.
     """
     return torch.stack(_pairs(x, source), dim=_pair_dim(target)).flatten(-2)
 
 
 def _pair_dim(layout: Layout) -> int:
+    """The dimension that holds a pair's two members once the last one is split in two."""
+    if layout not in get_args(Layout):
+        raise ValueError(f"layout is {layout!r}; choose 'interleaved' or 'half'")
     return -1 if layout == "interleaved" else -2
 
 
-def _pairs(x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def _pairs(x: Tensor, layout: Layout) -> tuple[Tensor, ...]:
     """First and second member of every pair, each (..., d/2)."""
     if x.shape[-1] % 2:
         raise ValueError(f"d must be even: dimensions turn in pairs; got d = {x.shape[-1]}")
-    if layout == "interleaved":
-        first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
-    elif layout == "half":
-        first, second = x.chunk(2, dim=-1)
-    else:
-        raise ValueError(f"layout is {layout!r}; choose 'interleaved' or 'half'")
-    return first, second
+    dim = _pair_dim(layout)
+    return x.unflatten(-1, (-1, 2) if dim == -1 else (2, -1)).unbind(dim)

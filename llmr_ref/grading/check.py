@@ -1,0 +1,48 @@
+"""`check("softmax")` in JupyterLab: the same cases and the same card as in grading, in this process."""
+
+import sys
+from typing import Any
+
+from llmr_ref.grading import runner
+from llmr_ref.grading.card import card_html, card_text
+from llmr_ref.grading.exercises import get_exercise
+from llmr_ref.grading.verdict import Verdict, judge, practice_trials
+
+
+def check(name: str, answer: Any = None) -> float:
+    """Test your answer to exercise `name`, show the card and return the points.
+
+    answer: the function or class; by default what is called `name` in the notebook.
+    Raises: ValueError for a name that is not an exercise.
+    """
+    if answer is None:
+        answer = sys._getframe(1).f_globals.get(name)
+    verdict = verdict_for(name, answer)
+    _display(verdict)
+    return float(verdict.score)
+
+
+def verdict_for(name: str, answer: Any) -> Verdict:
+    """The verdict on `answer` (None when it is not defined) on the practice inputs, in this process."""
+    try:
+        exercise = get_exercise(name)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+    trials = practice_trials(exercise)
+    if answer is None:
+        outcomes = [runner.missing(name) for _ in trials]
+    else:
+        outcomes = [runner.run_call(answer, trial.call) for trial in trials]
+    return judge(exercise, trials, outcomes)
+
+
+def _display(verdict: Verdict) -> None:
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        get_ipython = None
+    if get_ipython is None or get_ipython() is None:
+        print(card_text(verdict))
+        return
+    display({"text/html": card_html(verdict), "text/plain": card_text(verdict)}, raw=True)

@@ -1,0 +1,210 @@
+"""Run one call of a student's function and carry values across a process boundary.
+
+This file is all that the sandbox sees of the package, beside worker.py: it imports torch, safetensors
+and the standard library, knows no reference and no bank, and decides nothing. The same code runs a
+student's function in JupyterLab, in the sandbox, and the reference on the trusted side.
+
+Values are JSON trees with tensors in safetensors beside them. Nothing is ever pickled.
+"""
+
+import contextlib
+import io
+import json
+import struct
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+MAX_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = 4 * 2**20
+MAX_TEXT = 2_000  # characters of an error message that are kept
+
+
+class ForeignValue(Exception):
+    """A value that does not cross: not a tensor, number, string, None or a container of these."""
+
+
+def encode(tree: Any) -> bytes:
+    """Pack nested tuples, lists, dicts, scalars and tensors into safetensors bytes.
+
+    Raises: ForeignValue for any other type, tensor subclasses included.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def pack(value: Any, depth: int = 0) -> Any:
+        if depth > 20:
+            raise ForeignValue("nested more than 20 deep")
+        if value is None or type(value) in (bool, int, float, str):
+            return {"v": value}
+        if type(value) in (Tensor, nn.Parameter):
+            if value.layout != torch.strided or value.is_meta:
+                raise ForeignValue(f"a tensor with layout {value.layout} on {value.device}")
+            key = str(len(tensors))
+            # A fresh tensor: safetensors refuses storage that is shared or not contiguous.
+            tensors[key] = value.detach().cpu().resolve_conj().resolve_neg().clone().contiguous()
+            return {"t": key}
+        if type(value) is dict:
+            if not all(type(k) is str for k in value):
+                raise ForeignValue("a dict whose keys are not strings")
+            return {"d": {k: pack(v, depth + 1) for k, v in value.items()}}
+        if type(value) in (list, tuple):
+            kind = "l" if type(value) is list else "u"
+            return {kind: [pack(v, depth + 1) for v in value]}
+        raise ForeignValue(f"a value of type {type(value).__name__}")
+
+    header = json.dumps(pack(tree))
+    size = len(header) + sum(t.nbytes for t in tensors.values())
+    if len(header) > MAX_HEADER_BYTES // 4 or size > MAX_BYTES // 2:
+        raise ForeignValue(f"{size / 2**20:.1f} MB, too much to send back")
+    return safetensors.torch.save(tensors, metadata={"tree": header})
+
+
+def decode(data: bytes) -> Any:
+    """Undo `encode`. Raises: ValueError for bytes that `encode` would not have written."""
+    if not 8 <= len(data) <= MAX_BYTES:
+        raise ValueError(f"{len(data)} bytes is outside 8..{MAX_BYTES}")
+    (header_size,) = struct.unpack("<Q", data[:8])
+    if header_size > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise ValueError(f"a header of {header_size} bytes is too long")
+    try:
+        header = json.loads(data[8 : 8 + header_size])
+        packed = json.loads(header["__metadata__"]["tree"])
+        tensors = safetensors.torch.load(data)
+
+        def unpack(node: Any) -> Any:
+            ((kind, content),) = node.items()
+            if kind == "v" and (content is None or isinstance(content, bool | int | float | str)):
+                return content
+            if kind == "t":
+                return tensors[content]
+            if kind == "d":
+                return {k: unpack(v) for k, v in content.items()}
+            if kind in ("l", "u"):
+                return (list if kind == "l" else tuple)(unpack(v) for v in content)
+            raise ValueError(f"unknown node {kind!r}")
+
+        return unpack(packed)
+    except ValueError:
+        raise
+    except Exception as error:  # safetensors, json and lookups each raise their own
+        raise ValueError(f"not an encoded value: {type(error).__name__}: {error}"[:300]) from error
+
+
+def run_call(target: Any, call: dict[str, Any]) -> dict[str, Any]:
+    """Call `target` once and describe what happened, as a tree that `encode` accepts.
+
+    call: args, kwargs, init (None, or the constructor's keyword arguments when `target` is a class),
+    state (None, or the state dict to load), cotangent (None, or the gradient to send back from the
+    output). Inputs are copied first, so a call cannot change what the next one sees.
+    Returns: {"status": "ok", value, arguments (after the call), gradients, state (name -> shape)} or
+    {"status": "error", type, message, line}.
+    """
+    args, kwargs = _copy(call["args"]), _copy(call["kwargs"])
+    cotangent = call.get("cotangent")
+    leaves: dict[str, Tensor] = {}
+    if cotangent is not None:
+        named = {str(i): a for i, a in enumerate(args)} | kwargs
+        leaves = {
+            k: v.requires_grad_()
+            for k, v in named.items()
+            if type(v) is Tensor and v.is_floating_point()
+        }
+    torch.manual_seed(0)
+    state_shapes: dict[str, Any] | None = None
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        _one_thread(),
+    ):
+        try:
+            function = target
+            if call.get("init") is not None:
+                function = target(**_copy(call["init"]))
+                state_shapes = {k: list(v.shape) for k, v in function.state_dict().items()}
+                if call.get("state") is not None:
+                    function.load_state_dict(_copy(call["state"]))
+                if cotangent is not None:
+                    leaves |= {f"parameter {k}": p for k, p in function.named_parameters()}
+            value = function(*args, **kwargs)
+            gradients: dict[str, Any] = {}
+            if cotangent is not None:
+                gradients = _gradients(value, cotangent, leaves)
+            outcome = {
+                "status": "ok",
+                "value": value,
+                "arguments": {str(i): a for i, a in enumerate(args)} | kwargs,
+                "gradients": gradients,
+                "state": state_shapes,
+            }
+            encode(outcome)  # refuse here, where the reason can be told, what cannot cross
+            return _detached(outcome)
+        except ForeignValue as error:
+            return _error("ForeignValue", f"the result holds {error}, which is not a plain value")
+        except MemoryError as error:
+            return _error(
+                "MemoryError", "more memory was asked for than is allowed", _student_line(error)
+            )
+        except (
+            BaseException
+        ) as error:  # SystemExit and KeyboardInterrupt from student code included
+            return _error(type(error).__name__, str(error), _student_line(error))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """On tensors this small, waking a second thread costs up to a hundred times the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def missing(name: str) -> dict[str, Any]:
+    """The outcome of a call to a name that the notebook never defined."""
+    return _error("Missing", f"`{name}` is not defined when its check cell is reached")
+
+
+def _error(kind: str, message: str, line: int | None = None) -> dict[str, Any]:
+    return {"status": "error", "type": kind[:80], "message": message[:MAX_TEXT], "line": line}
+
+
+def _gradients(value: Any, cotangent: Tensor, leaves: dict[str, Tensor]) -> dict[str, Any]:
+    if type(value) is not Tensor or value.shape != cotangent.shape or not value.requires_grad:
+        return {}
+    found = torch.autograd.grad(value, list(leaves.values()), cotangent, allow_unused=True)
+    return dict(zip(leaves, found, strict=True))
+
+
+def _copy(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.detach().clone()
+    if isinstance(tree, dict):
+        return {k: _copy(v) for k, v in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_copy(v) for v in tree)
+    return tree
+
+
+def _detached(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.detach()
+    if isinstance(tree, dict):
+        return {k: _detached(v) for k, v in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_detached(v) for v in tree)
+    return tree
+
+
+def _student_line(error: BaseException) -> int | None:
+    """Line of the last frame in a notebook cell, as the student counts it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [
+        f.lineno for f in frames if f.filename.startswith("<cell") or "ipykernel" in f.filename
+    ]
+    return lines[-1] if lines else None

@@ -1,0 +1,295 @@
+"""The trusted side of the worker: start it, send calls, receive values; and what protects from what.
+
+Tier 2: the worker lives in bubblewrap. It sees Python and its packages read-only, an empty scratch
+folder, no network, no process but its own, neither the course nor this package; and each submission is
+isolated once more from the worker. Tier 1: the same protocol with a plain subprocess: the score is
+still decided here, but hostile code could read files, use the network or disturb other processes.
+Tier 0: stock nbgrader, everything in the student's kernel.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmr_ref.grading import runner
+
+HERE = Path(__file__).parent
+SCRATCH = "/scratch"  # the one writable folder in the sandbox
+START_SECONDS = 120.0
+SPARE_SECONDS = 15.0  # beyond a job's own limit, before the worker itself is given up
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one exercise of one submission may use."""
+
+    wall_seconds: float = 20.0
+    cpu_seconds: int = 15
+    memory_bytes: int = 1 << 30
+    output_bytes: int = runner.MAX_BYTES
+    scratch_bytes: int = 32 << 20
+    file_bytes: int = 16 << 20
+    processes: int = 64
+
+
+@dataclasses.dataclass
+class Ran:
+    """What came back: one outcome per call, cells that raised, and the limit that ended it, if any."""
+
+    outcomes: list[dict[str, Any]]
+    cell_errors: list[dict[str, Any]]
+    ended: str
+    stuck_cell: int | None
+
+
+class SandboxError(RuntimeError):
+    """The worker could not be started or does not answer."""
+
+
+@functools.cache
+def available_tier() -> tuple[int, str]:
+    """The strongest tier that works on this machine, and why it is not stronger."""
+    if sys.platform != "linux":
+        return 1, "bubblewrap exists only for Linux"
+    if shutil.which("bwrap") is None:
+        return 1, "bubblewrap is not installed (Debian, Ubuntu: apt-get install bubblewrap)"
+    try:
+        with Worker(tier=2) as worker:
+            worker.run(["answer = lambda: 1"], "answer", [EMPTY_CALL])
+    except SandboxError as error:
+        return 1, f"bubblewrap is installed but does not work here: {error}"
+    return 2, "bubblewrap works"
+
+
+EMPTY_CALL: dict[str, Any] = {
+    "args": (), "kwargs": {}, "init": None, "state": None, "cotangent": None
+}  # fmt: skip
+
+
+def bubblewrap_command(*arguments: str, binds: Sequence[str] = ()) -> list[str]:
+    """bwrap with Python and its packages read-only, and nothing of the course or of this package."""
+    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
+    for name, value in worker_environment("/sandbox/stand_in", SCRATCH).items():
+        command += ["--setenv", name, value]
+    command += ["--ro-bind", "/usr", "/usr"]
+    for folder in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
+        path = Path(folder)
+        if path.is_symlink():
+            command += ["--symlink", os.readlink(path), folder]
+        elif path.is_dir():
+            command += ["--ro-bind", folder, folder]
+    for file in ("/etc/ld.so.cache", "/etc/fonts", "/etc/alternatives"):
+        command += ["--ro-bind-try", file, file]
+    prefixes = {
+        Path(sys.prefix),
+        Path(sys.base_prefix),
+        Path(sys.executable).resolve().parent.parent,
+    }
+    for prefix in sorted(prefixes):
+        if not prefix.is_relative_to("/usr"):
+            command += ["--ro-bind", str(prefix), str(prefix)]
+    installed = Path(sysconfig.get_paths()["purelib"]) / "llmr_ref"
+    if installed.is_dir():
+        command += ["--tmpfs", str(installed)]
+    if not any(prefix.is_relative_to("/tmp") for prefix in prefixes):
+        command += ["--symlink", SCRATCH, "/tmp"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", SCRATCH, "--chdir", SCRATCH]
+    for name in ("worker.py", "runner.py", "stand_in"):
+        command += ["--ro-bind", str(HERE / name), f"/sandbox/{name}"]
+    return [*command, *binds, "--remount-ro", "/", *arguments]
+
+
+def worker_environment(stand_in: str, scratch: str) -> dict[str, str]:
+    """The whole environment of student code: nothing of the instructor's passes."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": scratch,
+        "TMPDIR": scratch,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": stand_in,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "MPLCONFIGDIR": scratch,
+        "IPYTHONDIR": f"{scratch}/ipython",
+    }
+
+
+class Worker:
+    """A worker process with torch loaded. One job at a time; a broken one is replaced on the next job."""
+
+    def __init__(self, *, tier: int, limits: Limits | None = None) -> None:
+        if tier not in (1, 2):
+            raise ValueError(f"a worker has tier 1 (process) or 2 (bubblewrap), got {tier}")
+        self.tier, self.limits = tier, limits or Limits()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, cells: list[str | None], name: str, calls: list[dict[str, Any]]) -> Ran:
+        """Execute the cells in a fresh fork, then call what they define as `name`.
+
+        Raises: SandboxError when the worker itself fails; a student's fault is never an exception.
+        """
+        job = {
+            "cells": cells,
+            "name": name,
+            "calls": calls,
+            "limits": dataclasses.asdict(self.limits),
+        }
+        try:
+            self._start()
+            self._send(runner.encode(job))
+            deadline = time.monotonic() + self.limits.wall_seconds + SPARE_SECONDS
+            summary = json.loads(self._receive(deadline))
+            frames = [self._receive(deadline) for _ in range(summary["frames"])]
+        except (OSError, ValueError, KeyError) as error:
+            self.close()
+            raise SandboxError(f"the worker failed: {error}") from error
+        return _read_frames(frames, str(summary["ended"]), name, len(calls), self.limits)
+
+    def close(self) -> None:
+        """End the worker and everything in it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+    def _start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.close()
+        self._scratch = tempfile.TemporaryDirectory(prefix="llmr-")
+        arguments = [sys.executable, "-u"]
+        if self.tier == 2:
+            command = bubblewrap_command(*arguments, "/sandbox/worker.py", "--isolate")
+            environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}
+        else:
+            command = [*arguments, str(HERE / "worker.py")]
+            environment = worker_environment(str(HERE / "stand_in"), self._scratch.name)
+        errors = open(Path(self._scratch.name) / "stderr", "w+b")  # noqa: SIM115 - lives with the process
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            env=environment, cwd=self._scratch.name, start_new_session=True,
+        )  # fmt: skip
+        try:
+            ready = self._receive(time.monotonic() + START_SECONDS)
+        except OSError as error:
+            errors.seek(0)
+            said = errors.read()[-500:].decode(errors="replace").strip()
+            raise OSError(f"it did not start ({error}): {said}") from error
+        finally:
+            errors.close()
+        if ready != b"ready":
+            raise ValueError(f"expected 'ready', got {ready[:40]!r}")
+
+    def _send(self, block: bytes) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(struct.pack("<I", len(block)) + block)
+        self._process.stdin.flush()
+
+    def _receive(self, deadline: float) -> bytes:
+        (size,) = struct.unpack("<I", self._read(4, deadline))
+        if size > runner.MAX_BYTES + 16:
+            raise ValueError(f"a block of {size} bytes is over the limit")
+        return self._read(size, deadline)
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        assert self._process is not None and self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        data = bytearray()
+        while len(data) < size:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                raise OSError("no answer in time")
+            chunk = os.read(fd, size - len(data))
+            if not chunk:
+                raise OSError("it ended without an answer")
+            data += chunk
+        return bytes(data)
+
+
+def _read_frames(frames: list[bytes], ended: str, name: str, n_calls: int, limits: Limits) -> Ran:
+    """Turn untrusted frames into outcomes; calls without a valid one get the reason as theirs."""
+    outcomes: dict[int, dict[str, Any]] = {}
+    cell_errors: list[dict[str, Any]] = []
+    current_cell: int | None = None
+    for frame in frames:
+        kind, rest = frame[:1], frame[1:]
+        try:
+            if kind == b"C":
+                (current_cell,) = struct.unpack("<I", rest)
+            elif kind == b"E":
+                said = json.loads(rest)
+                cell_errors.append(
+                    {"cell": int(said["cell"]), "type": str(said["type"])[:80],
+                     "message": str(said["message"])[:500]}
+                )  # fmt: skip
+            elif kind == b"T":
+                current_cell = None
+            elif kind == b"R":
+                (number,) = struct.unpack("<I", rest[:4])
+                outcomes.setdefault(number, _checked(runner.decode(rest[4:])))
+        except (ValueError, KeyError, TypeError, struct.error, RecursionError):
+            continue  # not what our runner writes: the call stays without an outcome
+    reason = {
+        "status": "error",
+        "type": "Limit",
+        "message": explain(ended, name, limits),
+        "line": None,
+    }
+    return Ran(
+        outcomes=[outcomes.get(i, reason) for i in range(n_calls)],
+        cell_errors=cell_errors,
+        ended=ended,
+        stuck_cell=current_cell if ended != "done" else None,
+    )
+
+
+def _checked(outcome: Any) -> dict[str, Any]:
+    """The outcome if it has the fields that `run_call` gives. Raises: ValueError or TypeError if not."""
+    if outcome["status"] == "ok":
+        fields = {"status": str, "arguments": dict, "gradients": dict}
+        if outcome["state"] is not None and type(outcome["state"]) is not dict:
+            raise ValueError("state")
+        _ = outcome["value"]
+    elif outcome["status"] == "error":
+        fields = {"type": str, "message": str}
+        if outcome["line"] is not None and type(outcome["line"]) is not int:
+            raise ValueError("line")
+    else:
+        raise ValueError("status")
+    for field, kind in fields.items():
+        if type(outcome[field]) is not kind:
+            raise ValueError(field)
+    return outcome
+
+
+def explain(ended: str, name: str, limits: Limits) -> str:
+    """Why calls have no result, for the card."""
+    reasons = {
+        "done": f"`{name}` ended the process or its results were not readable",
+        "wall time": f"no answer within {limits.wall_seconds:g} s: is there a loop that never ends?",
+        "cpu time": f"more than {limits.cpu_seconds} s of computing: is there a loop that never ends?",
+        "output size": f"more than {limits.output_bytes >> 20} MB of results",
+    }
+    return reasons.get(ended, f"the process {ended}")

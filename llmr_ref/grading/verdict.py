@@ -1,0 +1,411 @@
+"""Decide the score from outcomes, name the misconception, pick the counterexample. Trusted side only."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from llmr_ref.grading import runner
+from llmr_ref.grading.exercise import PRACTICE_SEED, Answer, Case, Exercise
+
+Outcome = dict[str, Any]
+
+
+class PropertyResult(BaseModel):
+    """One property of the exercise: passed, or what was seen instead."""
+
+    sentence: str
+    passed: bool
+    points: float
+    message: str = ""
+
+
+class Misconception(BaseModel):
+    """A wrong answer of the bank that behaves as the student's does."""
+
+    key: str
+    title: str
+    hint: str
+    see: str
+
+
+class Counterexample(BaseModel):
+    """The smallest practice call that goes wrong, as code, with both results."""
+
+    call: str
+    expected: str
+    received: str
+
+
+class Verdict(BaseModel):
+    """What the trusted side says about one exercise of one submission."""
+
+    exercise: str
+    score: float
+    points: float
+    properties: list[PropertyResult] = []
+    misconception: Misconception | None = None
+    counterexample: Counterexample | None = None
+    message: str = ""
+    needs_look: str = ""
+    attempted: bool = True
+    stuck_cell: int | None = None
+    tier: int = 0
+
+    @property
+    def full(self) -> bool:
+        return self.score == self.points
+
+
+def nothing_scored(
+    name: str, points: float, message: str, *, needs_look: str = "", tier: int = 0
+) -> Verdict:
+    """0 points with the reason: what every fault, ours or the student's, ends in."""
+    return Verdict(
+        exercise=name,
+        score=0.0,
+        points=points,
+        message=message,
+        needs_look=needs_look[:300],
+        tier=tier,
+    )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A case made ready to run: the call that crosses to the worker and the outcome that is right."""
+
+    property_number: int
+    case: Case
+    call: dict[str, Any]
+    expected: Outcome
+    practice: bool
+
+
+def prepare(exercise: Exercise, seed: int, *, practice: bool) -> list[Trial]:
+    """Draw the cases of `seed` and run the reference on them."""
+    trials: list[Trial] = []
+    for number, case in exercise.cases(seed):
+        call: dict[str, Any] = {
+            "args": case.args, "kwargs": case.kwargs, "init": case.init, "state": case.state,
+            "cotangent": None,
+        }  # fmt: skip
+        expected = runner.run_call(exercise.reference, call)
+        if expected["status"] != "ok":
+            raise RuntimeError(f"the reference of {exercise.name} fails on {case}: {expected}")
+        if case.gradients:
+            shape = expected["value"].shape
+            generator = torch.Generator().manual_seed(seed % 2**63 + len(trials))
+            call["cotangent"] = torch.randn(shape, generator=generator).to(expected["value"].dtype)
+            expected = runner.run_call(exercise.reference, call)
+        trials.append(Trial(number, case, call, expected, practice))
+    return trials
+
+
+@functools.lru_cache(maxsize=32)
+def _practice_trials(name: str) -> tuple[Trial, ...]:
+    from llmr_ref.grading.exercises import get_exercise
+
+    return tuple(prepare(get_exercise(name), PRACTICE_SEED, practice=True))
+
+
+@functools.lru_cache(maxsize=32)
+def _practice_bank(name: str) -> tuple[tuple[Answer, list[Outcome]], ...]:
+    from llmr_ref.grading.exercises import get_exercise
+
+    return tuple(bank_outcomes(get_exercise(name), _practice_trials(name)))
+
+
+def practice_trials(exercise: Exercise) -> list[Trial]:
+    """The trials of `check` in JupyterLab: the same for everybody."""
+    return list(_practice_trials(exercise.name))
+
+
+def bank_outcomes(
+    exercise: Exercise, trials: Sequence[Trial]
+) -> list[tuple[Answer, list[Outcome]]]:
+    """How every wrong answer of the bank behaves on these trials."""
+    return [
+        (wrong, [runner.run_call(wrong.target, trial.call) for trial in trials])
+        for wrong in exercise.wrong_answers
+    ]
+
+
+def judge(
+    exercise: Exercise, trials: Sequence[Trial], outcomes: Sequence[Outcome], *, tier: int = 0
+) -> Verdict:
+    """Compare outcomes with what the reference did on the same trials.
+
+    The first property gates: without it nothing is scored. Each other one adds its share.
+    Raises: ValueError when outcomes and trials differ in number.
+    """
+    if len(trials) != len(outcomes):
+        raise ValueError(f"{len(trials)} trials but {len(outcomes)} outcomes")
+    faults = [difference(t.expected, o, t.case) for t, o in zip(trials, outcomes, strict=True)]
+    total_weight = sum(p.weight for p in exercise.properties)
+    results: list[PropertyResult] = []
+    for number, prop in enumerate(exercise.properties):
+        own = [(t, f) for t, f in zip(trials, faults, strict=True) if t.property_number == number]
+        failed = [(t, f) for t, f in own if f]
+        message = ""
+        if failed:
+            trial, fault = min(failed, key=lambda pair: _size(pair[0].call))
+            message = f"with {trial.case.note}: {fault}" if trial.case.note else fault
+        share = exercise.points * prop.weight / total_weight
+        # A property without a case proves nothing, so it earns nothing.
+        passed = bool(own) and not failed
+        results.append(PropertyResult(
+            sentence=prop.sentence, passed=passed, points=round(share, 2), message=message,
+        ))  # fmt: skip
+    earned = sum(p.weight for p, r in zip(exercise.properties, results, strict=True) if r.passed)
+    all_passed = all(r.passed for r in results)
+    score = 0.0
+    if results and results[0].passed:
+        score = exercise.points if all_passed else round(exercise.points * earned / total_weight, 2)
+        if not all_passed:  # rounding must never make a wrong answer whole
+            score = min(score, round(exercise.points - 0.01, 2))
+    verdict = Verdict(
+        exercise=exercise.name, score=score, points=exercise.points, properties=results, tier=tier
+    )
+    if all_passed:
+        return verdict
+    unattempted = {o.get("type") for o in outcomes} == {"NotImplementedError"}
+    if unattempted:
+        verdict.attempted = False
+        verdict.message = "Not attempted yet: the answer still raises NotImplementedError."
+        return verdict
+    verdict.misconception = diagnose(exercise, trials, outcomes, faults)
+    verdict.counterexample = _counterexample(exercise, trials, outcomes, faults)
+    return verdict
+
+
+def difference(expected: Outcome, received: Outcome, case: Case) -> str:
+    """One sentence on how `received` falls short of `expected`; empty when it does not."""
+    if received["status"] == "error":
+        line = f" (line {received['line']} of the cell)" if received.get("line") else ""
+        if received["type"] in ("ForeignValue", "Missing", "Limit"):
+            return str(received["message"])
+        return f"raised {received['type']}: {received['message'] or 'no message'}{line}"
+    fault = _tree_difference(expected["value"], received["value"], case, "the result")
+    if fault:
+        return fault
+    if expected["state"] is not None and expected["state"] != received["state"]:
+        return f"the weights are {_names(received['state'])}, expected {_names(expected['state'])}"
+    before = {str(i): a for i, a in enumerate(case.args)} | case.kwargs
+    for name, value in before.items():
+        if _tree_difference(value, received["arguments"].get(name), Case(tolerance=0.0), ""):
+            return f"argument {name} was changed by the call; work on a copy"
+    for name, gradient in expected["gradients"].items():
+        got = received["gradients"].get(name)
+        if gradient is None:
+            continue
+        label = f"the gradient of {_gradient_name(name)}"
+        if got is None:
+            return f"{label} does not exist: the result is detached from it"
+        fault = _tree_difference(gradient, got, case, label)
+        if fault:
+            return fault
+    return ""
+
+
+def _names(state: Any) -> str:
+    if not state:
+        return "none"
+    return ", ".join(f"{k} {tuple(v)}" for k, v in state.items())
+
+
+def _gradient_name(name: str) -> str:
+    return f"argument {name}" if name.isdigit() else name
+
+
+def _tree_difference(expected: Any, received: Any, case: Case, what: str) -> str:
+    if isinstance(expected, Tensor):
+        if not isinstance(received, Tensor):
+            return f"{what} is {_kind(received)}, expected a tensor"
+        if received.shape != expected.shape:
+            return f"{what} has shape {tuple(received.shape)}, expected {tuple(expected.shape)}"
+        both_float = received.is_floating_point() and expected.is_floating_point()
+        if received.dtype != expected.dtype and not (case.any_float and both_float):
+            return f"{what} has dtype {_dtype(received)}, expected {_dtype(expected)}"
+        if not expected.is_floating_point():
+            wrong = int((received != expected).sum())
+            return f"{what} differs in {wrong} of {expected.numel()} places" if wrong else ""
+        return _float_difference(expected, received, case, what)
+    if isinstance(expected, dict):
+        if not isinstance(received, dict) or received.keys() != expected.keys():
+            return f"{what} is {_kind(received)}, expected a dict with keys {list(expected)}"
+        parts: Iterable[Any] = expected
+    elif isinstance(expected, list | tuple):
+        if not isinstance(received, list | tuple) or len(received) != len(expected):
+            return f"{what} is {_kind(received)}, expected {len(expected)} values"
+        parts = range(len(expected))
+    else:
+        same = type(received) is type(expected) and (
+            received == expected or (received != received and expected != expected)
+        )
+        return "" if same else f"{what} is {str(received)[:60]}, expected {expected}"
+    for part in parts:
+        fault = _tree_difference(expected[part], received[part], case, f"{what}[{part!r}]")
+        if fault:
+            return fault
+    return ""
+
+
+def _float_difference(expected: Tensor, received: Tensor, case: Case, what: str) -> str:
+    coarser = max(torch.finfo(expected.dtype).eps, torch.finfo(received.dtype).eps)
+    a, b = received.double(), expected.double()
+    finite = b[b.isfinite()]
+    scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
+    # 64 roundings of float32 or 8 of a 16-bit float, relative to the largest entry.
+    tolerance = (64 if coarser < 1e-5 else 8) * coarser * scale
+    if case.tolerance is not None:
+        tolerance = case.tolerance * scale
+    close = torch.isclose(a, b, rtol=0.0, atol=tolerance, equal_nan=True)
+    if bool(close.all()):
+        return ""
+    if bool(a.isnan().any()) and not bool(b.isnan().any()):
+        return f"{what} holds nan"
+    if bool((a.isinf() & ~b.isinf()).any()):
+        return f"{what} holds inf"
+    gap = (a - b).abs()[~close].max()
+    wrong = int((~close).sum())
+    return f"{what} is off by up to {float(gap):.3g} in {wrong} of {b.numel()} places"
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def diagnose(
+    exercise: Exercise, trials: Sequence[Trial], outcomes: Sequence[Outcome], faults: Sequence[str]
+) -> Misconception | None:
+    """The wrong answer of the bank whose behaviour is nearest, if it is near enough to be named.
+
+    Near enough: the same result on at least three quarters of the trials that failed and of all
+    trials, and at least one shared failure that is more than an exception of the same type.
+    """
+    practice = list(_practice_trials(exercise.name))
+    fresh = [t for t in trials if not t.practice]
+    known = {a.key: o for a, o in _practice_bank(exercise.name)} if practice else {}
+    best: tuple[float, float, Answer] | None = None
+    for wrong in exercise.wrong_answers:
+        own_fresh = iter([runner.run_call(wrong.target, t.call) for t in fresh])
+        own_practice = iter(known[wrong.key])
+        own = [next(own_practice if t.practice else own_fresh) for t in trials]
+        agree = [_agrees(o, w, t.case) for o, w, t in zip(outcomes, own, trials, strict=True)]
+        shared = [a for a, f in zip(agree, faults, strict=True) if f]
+        telling = any(
+            a and f and o["status"] == "ok" for a, f, o in zip(agree, faults, outcomes, strict=True)
+        )
+        always_raises = all(w["status"] == "error" for w, f in zip(own, faults, strict=True) if f)
+        if not shared or not (telling or always_raises):
+            continue
+        closeness = (sum(agree) / len(agree), sum(shared) / len(shared))
+        if min(closeness) >= 0.75 and (best is None or closeness > best[:2]):
+            best = (*closeness, wrong)
+    if best is None:
+        return None
+    wrong = best[2]
+    return Misconception(key=wrong.key, title=wrong.title, hint=wrong.hint, see=wrong.see)
+
+
+def _agrees(a: Outcome, b: Outcome, case: Case) -> bool:
+    if a["status"] != "ok" or b["status"] != "ok":
+        return a["status"] == b["status"] and a.get("type") == b.get("type")
+    return (
+        not _tree_difference(a["value"], b["value"], case, "")
+        and a["state"] == b["state"]
+        and not _tree_difference(a["arguments"], b["arguments"], Case(tolerance=0.0), "")
+        and a["gradients"].keys() == b["gradients"].keys()
+        and not _tree_difference(a["gradients"], b["gradients"], case, "")
+    )
+
+
+def _size(tree: Any) -> int:
+    if isinstance(tree, Tensor):
+        return tree.numel() + 1
+    if isinstance(tree, dict):
+        return sum(map(_size, tree.values()))
+    if isinstance(tree, list | tuple):
+        return sum(map(_size, tree))
+    return abs(tree) if isinstance(tree, int) and not isinstance(tree, bool) else 1
+
+
+def _counterexample(
+    exercise: Exercise, trials: Sequence[Trial], outcomes: Sequence[Outcome], faults: Sequence[str]
+) -> Counterexample | None:
+    """The smallest failing practice trial: graded inputs are never shown."""
+    failing = [
+        (t, o, f) for t, o, f in zip(trials, outcomes, faults, strict=True) if f and t.practice
+    ]
+    if not failing:
+        return None
+    trial, outcome, fault = min(failing, key=lambda x: (_size(x[0].call), len(x[2])))
+    received = fault
+    if outcome["status"] == "ok" and fault.startswith("the result"):
+        received = show(outcome["value"])
+    elif outcome["status"] == "ok":
+        received = f"{show(outcome['value'])}\n# {fault}"
+    return Counterexample(
+        call=call_as_code(exercise, trial.case),
+        expected=show(trial.expected["value"]),
+        received=received,
+    )
+
+
+def call_as_code(exercise: Exercise, case: Case) -> str:
+    """The case as Python that a student can paste."""
+
+    def signature(args: Iterable[Any], kwargs: dict[str, Any]) -> str:
+        return ", ".join([*map(literal, args), *(f"{k}={literal(v)}" for k, v in kwargs.items())])
+
+    if case.init is None:
+        return f"{exercise.name}({signature(case.args, case.kwargs)})"
+    lines = [f"layer = {exercise.name}({signature((), case.init)})"]
+    if case.state is not None:
+        weights = ",\n    ".join(f"{k!r}: {literal(v)}" for k, v in case.state.items())
+        lines.append(f"layer.load_state_dict({{\n    {weights},\n}})")
+    lines.append(f"layer({signature(case.args, case.kwargs)})")
+    return "\n".join(lines)
+
+
+def literal(value: Any) -> str:
+    """Python source for a value of a case; large tensors as a description, not as source."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    if value.numel() > 80:
+        return f"...  # a {_dtype(value)} tensor of shape {tuple(value.shape)}"
+    if value.dtype in (torch.float32, torch.int64, torch.bool):
+        return f"torch.tensor({_numbers(value)})"
+    return f"torch.tensor({_numbers(value)}, dtype=torch.{_dtype(value)})"
+
+
+def _numbers(value: Tensor) -> str:
+    def text(x: Any) -> str:
+        if isinstance(x, list):
+            return "[" + ", ".join(map(text, x)) + "]"
+        if isinstance(x, float):
+            return f"float('{x}')" if x != x or x in (float("inf"), -float("inf")) else f"{x:.6g}"
+        return repr(x)
+
+    return text(value.tolist())
+
+
+def show(value: Any) -> str:
+    """A result for reading: torch's own printing, kept short."""
+    if isinstance(value, Tensor) and value.numel() > 80:
+        head = value.flatten()[:6]
+        return f"shape {tuple(value.shape)}, begins {_text(head)}"
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    return (str(value) if isinstance(value, Tensor) else repr(value))[:1500]
