@@ -227,6 +227,6 @@ def _check_mask(mask: Tensor, scores_shape: torch.Size) -> None:
     sizes = zip(reversed(mask.shape), reversed(scores_shape), strict=False)
     if mask.dim() > len(scores_shape) or any(m not in (1, s) for m, s in sizes):
         raise ValueError(
-            f"the mask must broadcast to the scores' shape {tuple(scores_shape)}, queries then keys, "
+            f"the mask must broadcast to the scores' shape {tuple(scores_shape)}, queries by keys, "
             f"got {tuple(mask.shape)}"
         )

@@ -16,7 +16,7 @@ def causal_mask(
 ) -> Bool[Tensor, "T S"]:
     """A query sees itself and what came before.
 
-    With more keys than queries the queries are the last `n_queries` positions (a cache holds the rest).
+    With more keys than queries the queries are the last positions; a cache holds the rest.
     Raises: ValueError for a negative length or for fewer keys than queries.
     Source: L1 "A small problem with Transformer LMs"; L2 "Masking out the future".
     """
@@ -31,7 +31,7 @@ def causal_mask(
 
 
 def padding_mask(lengths: Int[Tensor, "... "], n_keys: int) -> Bool[Tensor, "... 1 S"]:
-    """Keys below each sequence's length are real, the rest is padding; the 1 stands for all queries.
+    """Keys below each sequence's length are real, the rest is padding; 1 stands for all queries.
 
     Raises: ValueError for a length outside 0..n_keys.
     Source: L1 "Batched LM training".
