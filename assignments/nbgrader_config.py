@@ -1,5 +1,6 @@
 """nbgrader settings of the course. Every nbgrader command works from this folder."""
 
+import importlib.util
 import warnings
 from pathlib import Path
 
@@ -17,15 +18,6 @@ from nbgrader.preprocessors import (
 )
 from sqlalchemy.exc import SAWarning
 
-from llmr_ref.grading.feedback import FeedbackExporter
-from llmr_ref.grading.submission import (
-    FlagNeedsLook,
-    Grade,
-    Repair,
-    RunForPictures,
-    SubmissionExporter,
-)
-
 # nbgrader's own queries make SQLAlchemy warn on every submission; nothing of ours depends on it.
 warnings.filterwarnings("ignore", category=SAWarning)
 
@@ -34,10 +26,11 @@ c = get_config()  # noqa: F821 - provided by traitlets
 c.CourseDirectory.root = str(Path(__file__).parent)
 c.CourseDirectory.course_id = "llmr"
 
+# Ours are named, not imported: Jupyter servers read this file too and have no use for torch.
 # Read whatever was handed in, repair it, then nbgrader's own sanitizing.
-c.Autograde.exporter_class = SubmissionExporter
+c.Autograde.exporter_class = "llmr_ref.grading.submission.SubmissionExporter"
 c.Autograde.sanitize_preprocessors = [
-    Repair,
+    "llmr_ref.grading.submission.Repair",
     ClearOutput,
     DeduplicateIds,
     OverwriteKernelspec,
@@ -47,13 +40,13 @@ c.Autograde.sanitize_preprocessors = [
 
 # Run the notebook for its pictures, then decide the scores outside of it; the rest is nbgrader's own.
 c.Autograde.autograde_preprocessors = [
-    RunForPictures,
+    "llmr_ref.grading.submission.RunForPictures",
     IgnorePattern,
     ClearMetadataPreprocessor,
     LimitOutput,
-    Grade,
+    "llmr_ref.grading.submission.Grade",
     SaveAutoGrades,
-    FlagNeedsLook,
+    "llmr_ref.grading.submission.FlagNeedsLook",
     AssignLatePenalties,
     CheckCellMetadata,
 ]
@@ -64,4 +57,13 @@ c.LimitOutput.max_lines = 200
 c.LimitOutput.max_traceback = 50
 
 # Feedback without scripts, formulas as MathML: opens anywhere, asks no host for anything.
-c.GenerateFeedback.exporter_class = FeedbackExporter
+c.GenerateFeedback.exporter_class = "llmr_ref.grading.feedback.FeedbackExporter"
+
+# Formgrader's pages ask no other host either: our folder comes before nbgrader's own templates.
+_folders = {
+    name: Path(importlib.util.find_spec(name).origin).parent for name in ("llmr_ref", "nbgrader")
+}
+c.HTMLExporter.extra_template_basedirs = [
+    str(_folders["llmr_ref"] / "grading" / "templates" / "nbconvert"),
+    str(_folders["nbgrader"] / "server_extensions" / "formgrader" / "templates"),
+]

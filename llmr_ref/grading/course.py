@@ -25,7 +25,7 @@ def generate(course: Path, assignment: str) -> None:
     Raises: CourseError for a course or an assignment that does not exist, or when nbgrader fails.
     """
     _require(course, assignment)
-    _nbgrader(course, "generate_assignment", assignment, "--force")
+    run_nbgrader(course, "generate_assignment", assignment, "--force")
 
 
 def grade(course: Path, assignment: str, *, tier: str = "auto") -> int:
@@ -59,12 +59,12 @@ def grade(course: Path, assignment: str, *, tier: str = "auto") -> int:
             if "] Sanitizing " in line or "] Skipping existing assignment" in line:
                 progress.advance(task)
 
-        _nbgrader(course, "autograde", assignment, environment=environment, watch=count)
+        run_nbgrader(course, "autograde", assignment, environment=environment, watch=count)
         progress.update(task, completed=len(submitted))
     console.print("writing feedback")
-    _nbgrader(course, "generate_feedback", assignment, "--force")
+    run_nbgrader(course, "generate_feedback", assignment, "--force")
     (course / "exports").mkdir(exist_ok=True)
-    _nbgrader(
+    run_nbgrader(
         course, "export", "--to", f"exports/{assignment}.csv", "--assignment", f"['{assignment}']"
     )
     report = write_report(course, assignment, course / "reports" / f"{assignment}.html")
@@ -87,17 +87,19 @@ def _require(course: Path, assignment: str) -> None:
         )
 
 
-def _nbgrader(
+def run_nbgrader(
     course: Path,
     *arguments: str,
     environment: dict[str, str] | None = None,
     watch: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Run an nbgrader command in the course. Raises: CourseError with the end of its output."""
+    folder = str(Path(sys.executable).parent)  # nbgrader starts alembic by its bare name
+    path = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
     command = [sys.executable, "-m", "nbgrader", *arguments]
     kept: list[str] = []
     with subprocess.Popen(
-        command, cwd=course, env={**os.environ, **(environment or {})}, text=True,
+        command, cwd=course, env={**os.environ, "PATH": path, **(environment or {})}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
     ) as process:  # fmt: skip
         assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import textwrap
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from llmr_ref.grading import runner
 from llmr_ref.grading.exercise import Answer, Exercise
 from llmr_ref.grading.exercises import assignment_exercises
-from llmr_ref.grading.verdict import Verdict, judge, practice_trials, prepare
+from llmr_ref.grading.verdict import Trial, Verdict, judge, practice_trials, prepare
 
 NAMED_AT_LEAST = 0.95
 GRADED_SEEDS = (
@@ -42,13 +43,18 @@ def stub(exercise: Exercise) -> Answer:
     return Answer("the untouched stub", target)
 
 
-def verdicts(exercise: Exercise, answer: Answer) -> list[Verdict]:
-    """Verdicts on the practice inputs alone and on graded inputs of several seeds."""
+@functools.cache
+def trial_sets(exercise: Exercise) -> list[list[Trial]]:
+    """The practice inputs alone, and graded inputs of several seeds together with them."""
     practice = practice_trials(exercise)
-    sets = [practice] + [prepare(exercise, s, practice=False) + practice for s in GRADED_SEEDS]
+    return [practice] + [prepare(exercise, s, practice=False) + practice for s in GRADED_SEEDS]
+
+
+def verdicts(exercise: Exercise, answer: Answer) -> list[Verdict]:
+    """The verdict on an answer on every one of the trial sets."""
     return [
         judge(exercise, trials, [runner.run_call(answer.target, t.call) for t in trials])
-        for trials in sets
+        for trials in trial_sets(exercise)
     ]
 
 
@@ -99,8 +105,12 @@ def bank_faults(exercise: Exercise) -> list[str]:
             )
     keys = [a.key for a in exercise.bank()]
     faults += [f"{k}: used twice" for k in sorted({k for k in keys if keys.count(k) > 1})]
-    bodies = [ast.dump(ast.parse(textwrap.dedent(inspect.getsource(a.target))).body[0].body[0])  # type: ignore[attr-defined]
-              for a in exercise.right_answers]  # fmt: skip
+    bodies = [
+        ast.dump(
+            ast.Module(ast.parse(textwrap.dedent(inspect.getsource(a.target))).body[0].body, [])
+        )  # type: ignore[attr-defined]
+        for a in exercise.right_answers
+    ]
     if len(set(bodies)) < min(3, len(bodies)):
         faults.append("right answers repeat one another")
     return faults
@@ -112,7 +122,7 @@ def main(assignment: str) -> int:
     all_rows: list[Row] = []
     faults: list[str] = []
     table = Table(title=f"Kill matrix of {assignment}")
-    for column in ("exercise", "wrong", "caught", "named", "right", "full marks", "stub"):
+    for column in ("exercise", "wrong", "caught", "named", "right", "full", "stub"):
         table.add_column(column, justify="left" if column == "exercise" else "right")
     for exercise in assignment_exercises(assignment):
         own = rows(exercise)

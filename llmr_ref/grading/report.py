@@ -113,6 +113,11 @@ class Student:
     def waiting(self) -> int:
         return sum(a.kind == "not graded yet" for a in self.answers.values())
 
+    @property
+    def auto_waiting(self) -> bool:
+        """Whether the grader could not judge an answer of theirs and nobody has since."""
+        return any(a.kind == "not graded yet" for q, a in self.answers.items() if not q.manual)
+
 
 @dataclass(frozen=True)
 class Bin:
@@ -209,6 +214,11 @@ class ClassReport:
     def waiting(self) -> int:
         return sum(s.waiting for s in self.graded)
 
+    @property
+    def overridden(self) -> bool:
+        """Whether an autograded score was set by hand anywhere."""
+        return any(a.by_hand and not q.manual for s in self.graded for q, a in s.answers.items())
+
 
 def write_report(
     course: Path, assignment: str, out: Path, *, feedback_root: Path | None = None
@@ -246,15 +256,15 @@ def read_class(course: Path, assignment: str, base: Path, feedback_root: Path) -
             f"{path} cannot be read as a gradebook ({type(error).__name__}). "
             "Restore it from a copy, or remove it and grade again."
         ) from error
-    for folder, status in (("autograded", "handed in, not graded"), ("submitted",) * 2):
+    for folder in ("submitted", "autograded"):  # nobody is lost between folder and gradebook
         for found in course.glob(f"{folder}/*/{assignment}"):
-            students.setdefault(found.parent.name, Student(found.parent.name))
+            student = students.setdefault(found.parent.name, Student(found.parent.name))
+            if not student.graded:
+                student.status = "handed in, not graded"
     written = []
     for student in students.values():
-        handed_in = (course / "submitted" / student.id / assignment).is_dir()
-        if not student.graded and (student.status != "nothing handed in" or handed_in):
-            student.status = "handed in, not graded"
-            student.reasons.append(Reason("was handed in but has not been graded"))
+        if student.status == "handed in, not graded":
+            student.reasons.append(Reason("The submission was handed in but has not been graded."))
         if student.graded:
             for notebook in dict.fromkeys(q.notebook for q in questions):
                 graded = course / "autograded" / student.id / assignment / f"{notebook}.ipynb"
@@ -368,14 +378,14 @@ def _read_notebook(path: Path, student: Student, questions: Sequence[Question]) 
         metadata, cells = notebook["metadata"], notebook["cells"]
     except (OSError, ValueError, KeyError) as error:
         problem = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
-        student.reasons.append(Reason(f"the autograded notebook {problem}", where))
+        student.reasons.append(Reason(f"The autograded notebook {problem}.", where))
         return
     notes = metadata.get(KEY)
     student.tiers.add(int((notes or {}).get("tier", 0)))
     if notes is not None:
-        student.reasons += [Reason(str(note), where) for note in notes.get("intake", [])]
+        student.reasons += [Reason(_sentence(str(note)), where) for note in notes.get("intake", [])]
         if not notes.get("graded"):
-            student.reasons.append(Reason("grading did not come to its end; grade again", where))
+            student.reasons.append(Reason("Grading did not come to its end; grade again.", where))
     found = {
         cell["metadata"]["nbgrader"]["grade_id"]: cell["metadata"][KEY]
         for cell in cells
@@ -388,19 +398,29 @@ def _read_notebook(path: Path, student: Student, questions: Sequence[Question]) 
         try:
             verdict = Verdict.model_validate(found[question.grade_id])
         except ValidationError:
-            student.reasons.append(Reason("the verdict cannot be read", question.title))
+            student.reasons.append(
+                Reason("The verdict cannot be read; autograde it again.", question.title)
+            )
             continue
-        kind = "not attempted" if not (verdict.attempted or answer.score) else answer.kind
+        kind = answer.kind
+        if not verdict.attempted and not answer.score:
+            kind = "not attempted"
+        elif verdict.needs_look and not verdict.properties and not answer.by_hand:
+            kind = "not graded yet"  # the grader failed: its 0 says nothing of the student
         student.answers[question] = Answer(answer.score, kind, answer.by_hand, verdict)
         if verdict.needs_look:
-            sentence = " ".join(filter(None, (verdict.needs_look + ".", verdict.message)))
-            student.reasons.append(Reason(sentence, question.title, settled=answer.by_hand))
+            said = [_sentence(s) for s in (verdict.needs_look, verdict.message) if s]
+            student.reasons.append(Reason(" ".join(said), question.title, settled=answer.by_hand))
         given = min(max(verdict.score, 0.0), question.points)
         if not answer.by_hand and abs(given - answer.score) > 0.005:
             student.reasons.append(Reason(
-                f"the gradebook has {points(answer.score)} points but the verdict says "
-                f"{points(given)}; autograde it again", question.title,
+                f"The gradebook has {points(answer.score)} points but the verdict says "
+                f"{points(given)}; autograde it again.", question.title,
             ))  # fmt: skip
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _relative_link(target: Path, base: Path) -> str:
@@ -416,7 +436,7 @@ def distributions(students: Sequence[Student], questions: Sequence[Question]) ->
     whole = sum(q.points for q in questions)
     found = []
     if auto:
-        scores = [(s.auto_points, False) for s in students]
+        scores = [(s.auto_points, s.auto_waiting) for s in students]
         found.append(_distribution("Autograded questions", scores, auto))
     if whole > auto or any(s.penalty for s in students):
         scores = [(s.total, s.waiting > 0) for s in students]
@@ -469,7 +489,7 @@ def misconceptions(
             if verdict.misconception:
                 key = (verdict.exercise, verdict.misconception.key)
                 named.setdefault(key, (verdict.misconception, []))[1].append(student)
-            elif verdict.attempted and not verdict.full:
+            elif verdict.attempted and not verdict.full and not verdict.needs_look:
                 unnamed[verdict.exercise].append(student)
     held = [Held(exercise, m, who) for (exercise, _), (m, who) in named.items()]
     held.sort(key=lambda h: (-len(h.students), h.exercise, h.misconception.key))

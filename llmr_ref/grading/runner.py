@@ -113,7 +113,9 @@ def run_call(target: Any, call: dict[str, Any]) -> dict[str, Any]:
             for k, v in named.items()
             if type(v) is Tensor and v.is_floating_point()
         }
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(
+        0
+    )  # torch.manual_seed seeds every device, at 100 times the price
     state_shapes: dict[str, Any] | None = None
     with (
         contextlib.redirect_stdout(io.StringIO()),
@@ -177,6 +179,8 @@ def _error(kind: str, message: str, line: int | None = None) -> dict[str, Any]:
 def _gradients(value: Any, cotangent: Tensor, leaves: dict[str, Tensor]) -> dict[str, Any]:
     if type(value) is not Tensor or value.shape != cotangent.shape or not value.requires_grad:
         return {}
+    if value.device != cotangent.device or not value.is_floating_point():
+        return {}  # the comparison of the values says what is wrong
     found = torch.autograd.grad(value, list(leaves.values()), cotangent, allow_unused=True)
     return dict(zip(leaves, found, strict=True))
 

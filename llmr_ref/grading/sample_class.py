@@ -43,13 +43,15 @@ WORDS = (
     "It overfits, because it memorises the training text.",
 )
 
+# The last function is spoilt by the first of these, and so on backwards: those are the functions that the
+# notebook itself calls, so the kernel that draws its pictures meets the faults too.
 FAULTS = {
+    "os._exit": "import os\n\n\ndef NAME(*args, **kwargs):\n    os._exit(0)",
     "syntax error": "def NAME(*args, **kwargs)\n    return args[0]",
     "infinite loop": "def NAME(*args, **kwargs):\n    while True:\n        pass",
     # bytes(n) reserves memory without touching it: the limit is met, the machine is not troubled.
     "memory hog": "def NAME(*args, **kwargs):\n    held = []\n    while True:\n"
     "        held.append(bytes(1 << 28))",
-    "os._exit": "import os\n\n\ndef NAME(*args, **kwargs):\n    os._exit(0)",
 }
 
 NOISE = {
@@ -341,7 +343,7 @@ def designed_score(exercise: Exercise, entry: Entry | None) -> float:
     if entry is None or entry.answer is None:
         return 0.0
     if entry.answer in exercise.right_answers:
-        return exercise.points
+        return float(exercise.points)
     scores = {v.score for v in matrix.verdicts(exercise, entry.answer)}
     if len(scores) > 1:
         raise RuntimeError(
@@ -390,7 +392,7 @@ def sample_class(assignment: str, students: int, seed: int = 0) -> list[Student]
         elif kind in ("untouched", "empty file"):
             entries = {}
         elif kind in FAULTS:
-            e = faulty[list(FAULTS).index(kind) % len(faulty)]
+            e = faulty[-1 - list(FAULTS).index(kind) % len(faulty)]
             entries[e.name], affected = _renamed(FAULTS[kind], e), e.name
         elif kind in NOISE:
             for e in faulty:

@@ -67,9 +67,11 @@ def available_tier() -> tuple[int, str]:
         return 1, "bubblewrap is not installed (Debian, Ubuntu: apt-get install bubblewrap)"
     try:
         with Worker(tier=2) as worker:
-            worker.run(["answer = lambda: 1"], "answer", [EMPTY_CALL])
+            ended = worker.run(["answer = lambda: 1"], "answer", [EMPTY_CALL]).ended
     except SandboxError as error:
         return 1, f"bubblewrap is installed but does not work here: {error}"
+    if ended != "done":  # it starts, but cannot isolate one submission from the next
+        return 1, f"bubblewrap is installed but does not work here: the process {ended}"
     return 2, "bubblewrap works"
 
 
@@ -103,12 +105,11 @@ def bubblewrap_command(*arguments: str, binds: Sequence[str] = ()) -> list[str]:
     installed = Path(sysconfig.get_paths()["purelib"]) / "llmr_ref"
     if installed.is_dir():
         command += ["--tmpfs", str(installed)]
-    if not any(prefix.is_relative_to("/tmp") for prefix in prefixes):
-        command += ["--symlink", SCRATCH, "/tmp"]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", SCRATCH, "--chdir", SCRATCH]
     for name in ("worker.py", "runner.py", "stand_in"):
         command += ["--ro-bind", str(HERE / name), f"/sandbox/{name}"]
-    return [*command, *binds, "--remount-ro", "/", *arguments]
+    # /dev is a file system of its own: left writable, one submission could leave files for the next.
+    return [*command, *binds, "--remount-ro", "/dev", "--remount-ro", "/", *arguments]
 
 
 def worker_environment(stand_in: str, scratch: str) -> dict[str, str]:
@@ -162,7 +163,9 @@ class Worker:
         except (OSError, ValueError, KeyError) as error:
             self.close()
             raise SandboxError(f"the worker failed: {error}") from error
-        return _read_frames(frames, str(summary["ended"]), name, len(calls), self.limits)
+        return _read_frames(
+            frames, str(summary["ended"]), name, len(cells), len(calls), self.limits
+        )
 
     def close(self) -> None:
         """End the worker and everything in it."""
@@ -228,7 +231,9 @@ class Worker:
         return bytes(data)
 
 
-def _read_frames(frames: list[bytes], ended: str, name: str, n_calls: int, limits: Limits) -> Ran:
+def _read_frames(
+    frames: list[bytes], ended: str, name: str, n_cells: int, n_calls: int, limits: Limits
+) -> Ran:
     """Turn untrusted frames into outcomes; calls without a valid one get the reason as theirs."""
     outcomes: dict[int, dict[str, Any]] = {}
     cell_errors: list[dict[str, Any]] = []
@@ -237,7 +242,8 @@ def _read_frames(frames: list[bytes], ended: str, name: str, n_calls: int, limit
         kind, rest = frame[:1], frame[1:]
         try:
             if kind == b"C":
-                (current_cell,) = struct.unpack("<I", rest)
+                (number,) = struct.unpack("<I", rest)
+                current_cell = number if number < n_cells else current_cell
             elif kind == b"E":
                 said = json.loads(rest)
                 cell_errors.append(
@@ -249,8 +255,10 @@ def _read_frames(frames: list[bytes], ended: str, name: str, n_calls: int, limit
             elif kind == b"R":
                 (number,) = struct.unpack("<I", rest[:4])
                 outcomes.setdefault(number, _checked(runner.decode(rest[4:])))
-        except (ValueError, KeyError, TypeError, struct.error, RecursionError):
+        except Exception:
             continue  # not what our runner writes: the call stays without an outcome
+    if ended == "done" and not outcomes.keys() >= set(range(n_calls)):
+        ended = "early exit"
     reason = {
         "status": "error",
         "type": "Limit",
@@ -287,7 +295,7 @@ def _checked(outcome: Any) -> dict[str, Any]:
 def explain(ended: str, name: str, limits: Limits) -> str:
     """Why calls have no result, for the card."""
     reasons = {
-        "done": f"`{name}` ended the process or its results were not readable",
+        "early exit": f"`{name}` ended the process or its results were not readable",
         "wall time": f"no answer within {limits.wall_seconds:g} s: is there a loop that never ends?",
         "cpu time": f"more than {limits.cpu_seconds} s of computing: is there a loop that never ends?",
         "output size": f"more than {limits.output_bytes >> 20} MB of results",

@@ -55,6 +55,7 @@ class SubmissionExporter(NotebookExporter):
         converter = self.parent
         if converter is not None and hasattr(converter, "assignments"):
             grading_tier()  # refuse at once rather than student by student
+            _tolerate_dates(converter)
             _discard_unfinished(converter)
             converter.assignments = {
                 folder: _adopt_renamed(Path(folder), notebooks, converter)
@@ -72,7 +73,7 @@ class SubmissionExporter(NotebookExporter):
             if getattr(
                 self.parent, "_sanitizing", False
             ):  # a student's notebook brings no notes of ours
-                notebook.metadata[KEY] = {"intake": _renamed_from(path)}
+                notebook.metadata[KEY] = {"intake": [*_renamed_from(path), *_unreadable_date(path)]}
         except ValueError as error:
             notebook = release_version(self.parent.coursedir, resources)
             notebook.metadata[KEY] = {"intake": [f"the submitted file {error}"]}
@@ -90,14 +91,37 @@ def release_version(coursedir: Any, resources: dict[str, Any]) -> NotebookNode:
 def _renamed_from(path: Path) -> list[str]:
     """A note when the notebook is the copy that `_adopt_renamed` made."""
     twins = [p.name for p in sorted(path.parent.glob("*.ipynb"))
-             if p != path and p.read_bytes() == path.read_bytes()]  # fmt: skip
+             if p != path and p.is_file() and p.read_bytes() == path.read_bytes()]  # fmt: skip
     return [f"handed in as {name!r}" for name in twins]
+
+
+def _unreadable_date(path: Path) -> list[str]:
+    """A note when the timestamp beside the notebook is none."""
+    stamp = path.parent / "timestamp.txt"
+    try:
+        if stamp.exists():
+            utils.parse_utc(stamp.read_text().strip())
+    except Exception:  # dateutil, the file system and the encoding each raise their own
+        return ["the date in timestamp.txt cannot be read; it counts as handed in on time"]
+    return []
+
+
+def _tolerate_dates(converter: Any) -> None:
+    """Let a timestamp that cannot be read count as none: nbgrader would drop the student."""
+    read = converter.coursedir.get_existing_timestamp
+
+    def read_if_possible(folder: str) -> Any:
+        return None if _unreadable_date(Path(folder) / "notebook") else read(folder)
+
+    converter.coursedir.get_existing_timestamp = read_if_possible
 
 
 def read_notebook(path: Path) -> NotebookNode:
     """Read a notebook of any v3 or v4 format. Raises: ValueError, in words, when that fails."""
     if path.is_symlink():
         raise ValueError("is a link to another file")
+    if not path.is_file():
+        raise ValueError("is a folder")
     size = path.stat().st_size
     if size == 0:
         raise ValueError("is empty")
@@ -109,7 +133,11 @@ def read_notebook(path: Path) -> NotebookNode:
         raise ValueError(f"is not UTF-8 text (byte {error.start})") from None
     try:
         notebook = nbformat.reads(text, as_version=4)
+        if "\\ud" in text.lower():  # half a character, which JSON can hold and a file cannot
+            whole = nbformat.writes(notebook).encode("utf-8", "replace").decode()
+            notebook = nbformat.reads(whole, as_version=4)
         nbformat.validate(notebook)
+        notebook = nbformat.v4.upgrade(notebook)  # the release version's cells have ids
     except Exception as error:  # nbformat raises many kinds
         raise ValueError(f"is not a notebook ({type(error).__name__})") from None
     return notebook
@@ -154,7 +182,9 @@ def _adopt_renamed(folder: Path, notebooks: list[str], converter: Any) -> list[s
         except Exception:  # an assignment that was never generated: nbgrader says so itself
             return notebooks
     names = [Path(n).stem for n in notebooks]
-    if len(known) != 1 or known[0] in names or len(names) != 1 or Path(notebooks[0]).is_symlink():
+    if len(known) != 1 or known[0] in names or len(names) != 1:
+        return notebooks
+    if Path(notebooks[0]).is_symlink() or not Path(notebooks[0]).is_file():
         return notebooks
     target = folder / f"{known[0]}.ipynb"
     converter.log.warning("%s is graded as %s", notebooks[0], target)
@@ -181,7 +211,7 @@ class Repair(NbGraderPreprocessor):
             if "nbgrader" in c.metadata
         }
         seen: set[str] = set()
-        for cell in nb.cells:
+        for index, cell in enumerate(nb.cells):
             meta = cell.metadata.get("nbgrader")
             cell.metadata.pop(KEY, None)
             if meta is None:
@@ -200,11 +230,20 @@ class Repair(NbGraderPreprocessor):
                 if {k: meta.get(k) for k in source} != source:
                     notes.append(f"the grading marks of cell {grade_id!r} were changed")
                 cell.metadata["nbgrader"] = {**source}
+                nb.cells[index] = _of_type(cell, source["cell_type"])
         gone = [g for g in known if g not in seen]
         notes += [f"cell {g!r} was missing" for g in gone]
         _put_back(nb, release, gone)
         nb.metadata[KEY] = {"intake": notes}
         return nb, resources
+
+
+def _of_type(cell: NotebookNode, cell_type: str) -> NotebookNode:
+    """The cell itself, or one of the other type with its source, marks and id and nothing else."""
+    if cell.cell_type == cell_type:
+        return cell
+    make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}[cell_type]
+    return make(cell.source, metadata=cell.metadata, id=cell.id)
 
 
 def _put_back(nb: NotebookNode, release: NotebookNode, gone: list[str]) -> None:
@@ -236,7 +275,9 @@ class SandboxedKernelManager(AsyncKernelManager):
         command = super().format_kernel_cmd(extra_arguments)
         connection = Path(self.connection_file)
         binds = ["--bind", str(connection.parent), str(connection.parent)]
-        bounded = ["prlimit", "--cpu=120", "--core=0", "--fsize=50000000", "--as=17179869184"]
+        bounded = ["prlimit", "--cpu=120", "--core=0", "--fsize=50000000"]
+        # CUDA builds of torch reserve much address space; what is really used stays below 2 GiB.
+        bounded += ["--data=2147483648", "--as=17179869184"]
         quiet = "--IPKernelApp.log_level=50"
         return [*bounded, *bubblewrap_command(*command, quiet, binds=binds)]
 
@@ -306,9 +347,11 @@ def _tame(output: NotebookNode) -> None:
 
 def grading_tier() -> tuple[int, str]:
     """The tier in use and why. Raises: RuntimeError when it is weaker than LLMR_LOWEST_TIER (2) allows."""
+    lowest = os.environ.get("LLMR_LOWEST_TIER", "2")
+    if lowest not in ("1", "2"):
+        raise RuntimeError(f"LLMR_LOWEST_TIER is {lowest!r}; set it to 1 or 2, or leave it unset.")
     tier, reason = available_tier()
-    lowest = int(os.environ.get("LLMR_LOWEST_TIER", "2"))
-    if tier < lowest:
+    if tier < int(lowest):
         raise RuntimeError(
             f"grading tier {lowest} is required but only tier {tier} is available: {reason}. "
             "Install what is missing, or set LLMR_LOWEST_TIER=1 to grade without the sandbox."
@@ -323,7 +366,10 @@ def course_secret(root: Path) -> bytes:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(secrets.token_hex(32))
-    return path.read_text().strip().encode()
+    secret = path.read_text().strip().encode()
+    if not secret:
+        raise RuntimeError(f"{path} is empty; delete it and a new secret is drawn.")
+    return secret
 
 
 def checked_exercise(source: str) -> str | None:

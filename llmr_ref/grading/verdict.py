@@ -1,8 +1,9 @@
 """Decide the score from outcomes, name the misconception, pick the counterexample. Trusted side only."""
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from llmr_ref.grading import runner
 from llmr_ref.grading.exercise import PRACTICE_SEED, Answer, Case, Exercise
 
 Outcome = dict[str, Any]
+OUR_ERRORS = ("ForeignValue", "Missing", "Limit")  # messages that runner.py and sandbox.py write
 
 
 class PropertyResult(BaseModel):
@@ -84,6 +86,13 @@ class Trial:
     call: dict[str, Any]
     expected: Outcome
     practice: bool
+    bank: dict[str, Outcome] = field(default_factory=dict)
+
+    def outcome_of(self, wrong: Answer) -> Outcome:
+        """What this wrong answer of the bank does here; run once, then remembered."""
+        if wrong.key not in self.bank:
+            self.bank[wrong.key] = runner.run_call(wrong.target, self.call)
+        return self.bank[wrong.key]
 
 
 def prepare(exercise: Exercise, seed: int, *, practice: bool) -> list[Trial]:
@@ -113,26 +122,9 @@ def _practice_trials(name: str) -> tuple[Trial, ...]:
     return tuple(prepare(get_exercise(name), PRACTICE_SEED, practice=True))
 
 
-@functools.lru_cache(maxsize=32)
-def _practice_bank(name: str) -> tuple[tuple[Answer, list[Outcome]], ...]:
-    from llmr_ref.grading.exercises import get_exercise
-
-    return tuple(bank_outcomes(get_exercise(name), _practice_trials(name)))
-
-
 def practice_trials(exercise: Exercise) -> list[Trial]:
     """The trials of `check` in JupyterLab: the same for everybody."""
     return list(_practice_trials(exercise.name))
-
-
-def bank_outcomes(
-    exercise: Exercise, trials: Sequence[Trial]
-) -> list[tuple[Answer, list[Outcome]]]:
-    """How every wrong answer of the bank behaves on these trials."""
-    return [
-        (wrong, [runner.run_call(wrong.target, trial.call) for trial in trials])
-        for wrong in exercise.wrong_answers
-    ]
 
 
 def judge(
@@ -145,7 +137,10 @@ def judge(
     """
     if len(trials) != len(outcomes):
         raise ValueError(f"{len(trials)} trials but {len(outcomes)} outcomes")
-    faults = [difference(t.expected, o, t.case) for t, o in zip(trials, outcomes, strict=True)]
+    faults = [
+        difference(t.expected, o if t.practice else _without_message(o), t.case)
+        for t, o in zip(trials, outcomes, strict=True)
+    ]
     total_weight = sum(p.weight for p in exercise.properties)
     results: list[PropertyResult] = []
     for number, prop in enumerate(exercise.properties):
@@ -187,7 +182,7 @@ def difference(expected: Outcome, received: Outcome, case: Case) -> str:
     """One sentence on how `received` falls short of `expected`; empty when it does not."""
     if received["status"] == "error":
         line = f" (line {received['line']} of the cell)" if received.get("line") else ""
-        if received["type"] in ("ForeignValue", "Missing", "Limit"):
+        if received["type"] in OUR_ERRORS:
             return str(received["message"])
         return f"raised {received['type']}: {received['message'] or 'no message'}{line}"
     fault = _tree_difference(expected["value"], received["value"], case, "the result")
@@ -210,6 +205,13 @@ def difference(expected: Outcome, received: Outcome, case: Case) -> str:
         if fault:
             return fault
     return ""
+
+
+def _without_message(outcome: Outcome) -> Outcome:
+    """A student's own error text may quote the input, and graded inputs are never shown."""
+    if outcome["status"] == "ok" or outcome["type"] in OUR_ERRORS:
+        return outcome
+    return outcome | {"message": "(the message is shown for practice inputs only)"}
 
 
 def _names(state: Any) -> str:
@@ -292,14 +294,9 @@ def diagnose(
     Near enough: the same result on at least three quarters of the trials that failed and of all
     trials, and at least one shared failure that is more than an exception of the same type.
     """
-    practice = list(_practice_trials(exercise.name))
-    fresh = [t for t in trials if not t.practice]
-    known = {a.key: o for a, o in _practice_bank(exercise.name)} if practice else {}
     best: tuple[float, float, Answer] | None = None
     for wrong in exercise.wrong_answers:
-        own_fresh = iter([runner.run_call(wrong.target, t.call) for t in fresh])
-        own_practice = iter(known[wrong.key])
-        own = [next(own_practice if t.practice else own_fresh) for t in trials]
+        own = [trial.outcome_of(wrong) for trial in trials]
         agree = [_agrees(o, w, t.case) for o, w, t in zip(outcomes, own, trials, strict=True)]
         shared = [a for a, f in zip(agree, faults, strict=True) if f]
         telling = any(
@@ -392,9 +389,17 @@ def _numbers(value: Tensor) -> str:
     def text(x: Any) -> str:
         if isinstance(x, list):
             return "[" + ", ".join(map(text, x)) + "]"
-        if isinstance(x, float):
-            return f"float('{x}')" if x != x or x in (float("inf"), -float("inf")) else f"{x:.6g}"
-        return repr(x)
+        if not isinstance(x, float):
+            return repr(x)
+        if not math.isfinite(x):
+            return f"float('{x}')"
+        for digits in (6, 9):  # the fewest that give the number back
+            number = f"{x:.{digits}g}"
+            if torch.tensor(float(number), dtype=value.dtype).item() == x:
+                break
+        else:
+            number = repr(x)
+        return number if set(number) & set(".e") else f"{number}.0"
 
     return text(value.tolist())
 

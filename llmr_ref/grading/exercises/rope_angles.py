@@ -44,7 +44,9 @@ def positions(draw: Draw):
 @exercise.property("the base is an argument")
 def bases(draw: Draw):
     yield angles(torch.tensor([1, 2]), 4, 100.0, note="base=100.0")
-    yield angles(draw.integers(1, 20, 3), 6, base=float(draw.integer(300, 900)), note="another base")
+    yield angles(
+        draw.integers(1, 20, 3), 6, base=float(draw.integer(300, 900)), note="another base"
+    )
 
 
 @exercise.property("leading dimensions are free", weight=0.5)
@@ -210,8 +212,8 @@ def one_row(positions, d, base=10000.0):
 
 @exercise.wrong(
     "computes the angles in 16 bits",
-    hint="A float16 keeps three decimal digits. At position 1000 the error can be half a radian. In "
-    "which dtype do your positions meet the frequencies?",
+    hint="A float16 keeps three decimal digits. At position 1000 the error can be half a radian. "
+    "In which dtype do your positions meet the frequencies?",
     see="rope#precision",
 )
 def sixteen_bits(positions, d, base=10000.0):

@@ -29,7 +29,9 @@ def random_mask(draw: Draw, *shape: int) -> Tensor:
 
 @exercise.property("every query gets the values, weighted by the softmax of its scaled scores")
 def unmasked(draw: Draw):
-    yield Case((draw.normal(1, 4), draw.normal(2, 4), draw.normal(2, 2)), note="one query, two keys")
+    yield Case(
+        (draw.normal(1, 4), draw.normal(2, 4), draw.normal(2, 2)), note="one query, two keys"
+    )
     yield Case((draw.normal(2, 4), draw.normal(3, 4), draw.normal(3, 2)))
     yield Case((draw.normal(3, 2), draw.normal(3, 2), draw.normal(3, 2)), note="one size for all")
     d = draw.integer(7, 10)
@@ -102,9 +104,7 @@ def dtypes(draw: Draw):
     for dtype, name in ((torch.float64, "float64"), (torch.bfloat16, "bfloat16")):
         Q, K, V = (draw.normal(n, 4, dtype=dtype) for n in (2, 3, 3))
         yield Case((Q, K, V), note=f"{name} inputs")
-        yield Case(
-            (Q, K, V), {"mask": random_mask(draw, 2, 3)}, note=f"{name} inputs and a mask"
-        )
+        yield Case((Q, K, V), {"mask": random_mask(draw, 2, 3)}, note=f"{name} inputs and a mask")
 
 
 @exercise.property("gradients flow back to queries, keys and values", weight=0.5)
@@ -380,7 +380,7 @@ def exponentials(Q, K, V, mask=None):
 
 @exercise.right("an additive bias, and closed rows zeroed at the end")
 def additive(Q, K, V, mask=None):
-    bias = 0.0
+    bias = torch.zeros((), dtype=Q.dtype)
     if mask is not None:
         bias = torch.zeros(mask.shape, dtype=Q.dtype).masked_fill(mask.logical_not(), -1e9)
     out = F.softmax(Q @ K.transpose(-1, -2) / math.sqrt(K.shape[-1]) + bias, dim=-1) @ V

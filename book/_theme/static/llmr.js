@@ -1,0 +1,62 @@
+"use strict";
+
+const root = document.documentElement;
+
+// Light or dark: the reader's choice if there is one, otherwise the system's, followed as it changes.
+const themeButton = document.querySelector(".theme-button");
+const showTheme = (theme) => {
+  root.dataset.theme = theme;
+  themeButton.setAttribute("aria-pressed", String(theme === "dark"));
+};
+showTheme(root.dataset.theme);
+themeButton.hidden = false;
+themeButton.addEventListener("click", () => {
+  const theme = root.dataset.theme === "dark" ? "light" : "dark";
+  showTheme(theme);
+  try { localStorage.setItem("theme", theme); } catch {}
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => {
+  let chosen = null;
+  try { chosen = localStorage.getItem("theme"); } catch {}
+  if (!chosen) showTheme(event.matches ? "dark" : "light");
+});
+
+// What scrolls sideways must be reachable with the keyboard.
+const markScrollable = () => {
+  for (const box of document.querySelectorAll("article pre, article figure, article .table-scroll, div.math, mjx-container")) {
+    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+};
+for (const table of document.querySelectorAll("article table")) {
+  const frame = document.createElement("div");
+  frame.className = "table-scroll";
+  table.replaceWith(frame);
+  frame.append(table);
+}
+addEventListener("load", markScrollable);
+addEventListener("resize", markScrollable);
+
+// The section being read is marked in the list on the right.
+const entries = new Map();
+for (const link of document.querySelectorAll(".sections a[href^='#']")) {
+  const section = document.getElementById(decodeURIComponent(link.hash.slice(1)));
+  if (section) entries.set(section, link);
+}
+const markSection = () => {
+  let current = null;
+  for (const [section, link] of entries) {
+    if (section.getBoundingClientRect().top < innerHeight / 4) current = link;
+    link.removeAttribute("aria-current");
+  }
+  current?.setAttribute("aria-current", "location");
+};
+if (entries.size) {
+  let waiting = false;
+  addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; markSection(); });
+  }, { passive: true });
+  markSection();
+}

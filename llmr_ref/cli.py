@@ -1,0 +1,200 @@
+"""The `llmr` command. Thin: each command imports what it calls only when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_PORT = 8000
+
+course_option = click.option(
+    "--course",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    default=ROOT / "assignments",
+    show_default="assignments/",
+    help="An nbgrader course: the folder with nbgrader_config.py.",
+)
+port_option = click.option(
+    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True
+)
+
+
+def assignments_of(course: Path) -> list[str]:
+    """Names of the assignments in a course, from its source folder."""
+    return sorted({path.parent.name for path in course.glob("source/*/*.ipynb")})
+
+
+def known_assignment(course: Path, assignment: str) -> str:
+    """Raises: UsageError (exit code 2) when the course has no such assignment."""
+    names = assignments_of(course)
+    if assignment not in names:
+        there = ", ".join(names) or f"none: {course / 'source'} holds no notebook"
+        raise click.UsageError(f"There is no assignment {assignment!r}. There is: {there}.")
+    return assignment
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="llmr")
+def llmr() -> None:
+    """A book on language models, a reference, and assignments that grade themselves."""
+
+
+# --- book ------------------------------------------------------------------------------------
+
+
+@llmr.group("book")
+def book_group() -> None:
+    """Build and read the book."""
+
+
+@book_group.command("build")
+@click.option("--clean", is_flag=True, help="Forget the last build first.")
+def book_build(clean: bool) -> None:
+    """Run every chapter and write the site to _build/html."""
+    from llmr_ref import book
+
+    click.echo(f"The book is in {book.build(ROOT, clean=clean)}.")
+
+
+@book_group.command("serve")
+@port_option
+def book_serve(port: int) -> None:
+    """Serve the built book on this machine."""
+    from llmr_ref import book
+    from llmr_ref.doctor import book_state
+
+    if book_state(ROOT) == "missing":
+        raise click.ClickException("The book is not built yet. Build it: llmr book build")
+    book.serve(ROOT / "_build" / "html", port)
+
+
+# --- students ----------------------------------------------------------------------------------
+
+
+@llmr.command(context_settings={"ignore_unknown_options": True})
+@course_option
+@click.option(
+    "--instructor", is_flag=True, help="Open the whole course, with formgrader, not the release."
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lab(course: Path, instructor: bool, arguments: tuple[str, ...]) -> None:
+    """Open JupyterLab on the release notebooks and the chapters.
+
+    What follows `--` goes to JupyterLab: llmr lab -- --no-browser --port 9000
+    """
+    from llmr_ref.lab import run
+
+    names = assignments_of(course)
+    if not names:
+        raise click.ClickException(f"{course / 'source'} holds no assignment to open.")
+    run(ROOT, course, names, instructor=instructor, arguments=arguments)
+
+
+# --- instructors -------------------------------------------------------------------------------
+
+
+@llmr.command()
+@click.argument("assignment")
+@course_option
+@click.option(
+    "--tier",
+    type=click.Choice(["auto", "1", "2"]),
+    default="auto",
+    show_default=True,
+    help="1 grades without the sandbox; auto and 2 stop where there is none.",
+)
+def grade(assignment: str, course: Path, tier: str) -> None:
+    """Grade every submission of ASSIGNMENT; write feedback, grades and the class report."""
+    known_assignment(course, assignment)
+    if not any((course / "submitted").glob(f"*/{assignment}")):
+        raise click.ClickException(
+            f"Nobody has submitted {assignment!r} to {course / 'submitted'}. "
+            f"Collect submissions, or make some: llmr sample-class {assignment}"
+        )
+    from llmr_ref.grading import course as grading
+
+    sys.exit(grading.grade(course, assignment, tier=tier))
+
+
+@llmr.command()
+@click.argument("assignment")
+@course_option
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    show_default="reports/ASSIGNMENT.html in the course",
+)
+def report(assignment: str, course: Path, output: Path | None) -> None:
+    """Write the class report of ASSIGNMENT: one HTML page."""
+    known_assignment(course, assignment)
+    if not (course / "gradebook.db").exists():
+        raise click.ClickException(
+            f"{course} has no gradebook yet. Grade first: llmr grade {assignment}"
+        )
+    from llmr_ref.grading.report import write_report
+
+    output = output or course / "reports" / f"{assignment}.html"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    click.echo(f"The report is in {write_report(course, assignment, output)}.")
+
+
+@llmr.command("sample-class")
+@click.argument("assignment")
+@course_option
+@click.option("--students", type=click.IntRange(1), default=24, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def sample_class(assignment: str, course: Path, students: int, seed: int) -> None:
+    """Write submissions of ASSIGNMENT made from the banks of right and wrong answers."""
+    known_assignment(course, assignment)
+    from llmr_ref.grading.sample_class import write_sample_class
+
+    written = write_sample_class(course, assignment, students, seed)
+    click.echo(f"Wrote {len(written)} submissions to {course / 'submitted'}.")
+
+
+@llmr.command()
+@click.argument("assignment", default="attention")
+@course_option
+def matrix(assignment: str, course: Path) -> None:
+    """Show which known-wrong answers the checks of ASSIGNMENT catch, and whether by name."""
+    known_assignment(course, assignment)
+    from llmr_ref.grading import matrix as kill_matrix
+
+    sys.exit(kill_matrix.main(assignment))
+
+
+# --- everybody ---------------------------------------------------------------------------------
+
+
+@llmr.command()
+def doctor() -> None:
+    """Say what is present, what is missing, and what to do about it."""
+    from llmr_ref.doctor import examine
+
+    sys.exit(examine())
+
+
+@llmr.command()
+@click.option("--serve/--no-serve", default=True, help="Serve the page when it is made, or not.")
+@port_option
+def demo(serve: bool, port: int) -> None:
+    """Build the book, grade a sample class and show both on one page."""
+    from llmr_ref.demo import run
+
+    sys.exit(run(ROOT, serve=serve, port=port))
+
+
+def main() -> None:
+    """Run the command; what a user can mend is one sentence, not a traceback."""
+    # nbgrader and JupyterLab call programs of the environment by name, activated or not.
+    programs = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
+    try:
+        llmr(standalone_mode=True)
+    except (OSError, RuntimeError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,205 @@
+"""The built book as a reader meets it: every page, light and dark, from a server and from a folder."""
+
+import gzip
+import re
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import pytest
+import yaml
+from playwright.sync_api import expect
+
+from llmr_ref.book import ROOT
+
+CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [
+    f"{name}.html"
+    for name in [
+        CONTENTS["root"],
+        *(chapter["file"] for part in CONTENTS["parts"] for chapter in part["chapters"]),
+        "search",
+    ]
+]
+WIDGET_PAGES = ["attention/masking.html", "transformer/rope.html"]
+MOST_BYTES = 400_000
+THEMES = ["light", "dark"]
+
+
+def settle(page) -> None:
+    """Wait until formulas are set and widgets live, which both happen after the load event."""
+    page.wait_for_function(
+        """() => (!document.querySelector("[src*=mathjax]") || window.MathJax?.startup?.promise)
+              && [...document.querySelectorAll("[data-llmr-widget]")].every(w => w.dataset.live)"""
+    )
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    page.wait_for_load_state("networkidle")
+
+
+def test_the_table_of_contents_is_what_was_built(book_directory):
+    built = {
+        file.relative_to(book_directory).as_posix()
+        for file in book_directory.rglob("*.html")
+        if "_static" not in file.parts
+    }
+    assert built == set(PAGES)
+
+
+# `open_page` itself fails on a request to another host, a console error or an uncaught exception.
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("path", PAGES)
+def test_page_is_accessible_and_quiet(open_page, axe, book_url, path, theme):
+    with open_page(book_url + path, theme=theme) as page:
+        settle(page)
+        assert page.evaluate("document.documentElement.dataset.theme") == theme
+        page.eval_on_selector_all("article details", "all => all.forEach(d => { d.open = true; })")
+        assert axe(page) == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_anchors_and_pictures_are_there(open_page, book_url, path):
+    with open_page(book_url + path) as page:
+        settle(page)
+        pictures = page.eval_on_selector_all(
+            "img",
+            "all => all.map(i => [i.src, i.hasAttribute('alt'), i.complete && i.naturalWidth])",
+        )
+        assert [src for src, has_alt, width in pictures if not (has_alt and width)] == []
+        unnamed = page.eval_on_selector_all("article img", "all => all.filter(i => !i.alt).length")
+        assert unnamed == 0
+
+        ids_of: dict[str, set[str]] = {}
+        dead = []
+        for link in page.eval_on_selector_all(
+            "a[href]", "all => all.map(a => a.getAttribute('href'))"
+        ):
+            target, fragment = urldefrag(urljoin(book_url + path, link))
+            if urlsplit(target).netloc != urlsplit(book_url).netloc:
+                continue
+            if target not in ids_of:
+                answer = page.request.get(target)
+                text = answer.text() if answer.ok else ""
+                ids_of[target] = (
+                    set(re.findall(r'\bid="([^"]+)"', text)) if answer.ok else {"missing"}
+                )
+                if not answer.ok:
+                    dead.append(link)
+            if fragment and unquote(fragment) not in ids_of[target]:
+                dead.append(link)
+        assert dead == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_fits_a_phone(open_page, axe, book_url, path):
+    with open_page(book_url + path, width=360, touch=True) as page:
+        settle(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert axe(page) == []
+
+
+def test_chapters_are_reached_from_the_menu_on_a_phone(open_page, book_url):
+    with open_page(book_url, width=360, touch=True) as page:
+        chapters = page.get_by_role("navigation", name="Chapters")
+        assert not chapters.is_visible()
+        page.get_by_role("button", name="Chapters").click()
+        chapters.get_by_role("link", name="Masking").click()
+        page.wait_for_url("**/attention/masking.html")
+        assert page.get_by_role("heading", level=1).inner_text().startswith("Masking")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_is_light_to_carry(open_page, book_url, path):
+    """All that a first visit transfers, each file compressed as a static host does it."""
+    with open_page("about:blank") as page:
+        sizes: dict[str, int] = {}
+
+        def weigh(response) -> None:
+            if response.url.startswith("http"):
+                sizes[response.url] = len(gzip.compress(response.body(), mtime=0))
+
+        page.on("response", weigh)
+        page.goto(book_url + path)
+        settle(page)
+        assert len(sizes) > 3
+        assert sum(sizes.values()) <= MOST_BYTES, sorted(sizes.items(), key=lambda item: -item[1])
+
+
+@pytest.mark.parametrize("path", WIDGET_PAGES)
+@pytest.mark.parametrize("theme", THEMES)
+def test_the_widget_of_a_chapter_answers(open_page, book_url, path, theme):
+    with open_page(book_url + path, theme=theme) as page:
+        settle(page)
+        widget = page.locator("[data-llmr-widget]")
+        assert widget.count() == 1
+        story = widget.locator(".llmr-story")
+        before = story.inner_text()
+        assert len(before) > 40
+        if "masking" in path:
+            widget.get_by_role("gridcell").nth(1).click()  # let the first word see the second
+        else:
+            widget.get_by_role("slider", name="Query position m").press("ArrowRight")
+        expect(story).not_to_have_text(before)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_works_from_a_folder(open_page, book_directory, path):
+    address = (Path(book_directory) / path).as_uri()
+    with open_page(address) as page:
+        settle(page)
+        if path in WIDGET_PAGES:
+            assert page.locator("[data-llmr-widget][data-live]").count() == 1
+            assert page.locator("mjx-container").count() > 10
+
+
+def test_search_finds_a_chapter_from_a_server_and_from_a_folder(
+    open_page, book_url, book_directory
+):
+    for start in (book_url + "index.html", (Path(book_directory) / "index.html").as_uri()):
+        with open_page(start) as page:
+            page.get_by_role("searchbox").fill("wavelength")
+            page.get_by_role("searchbox").press("Enter")
+            page.wait_for_url("**/search.html?q=wavelength")
+            found = page.locator("#search-results").get_by_role(
+                "link", name="Rotary position embedding"
+            )
+            found.first.wait_for()
+            assert page.get_by_role("searchbox").count() == 1
+
+
+def test_the_readers_colours_are_kept(open_page, book_url):
+    with open_page(book_url) as page:
+        button = page.get_by_role("button", name="Dark colours")
+        assert button.get_attribute("aria-pressed") == "false"
+        button.click()
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.goto(book_url + "errata.html")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == background
+
+
+def test_code_can_be_copied(open_page, book_url):
+    with open_page(book_url + "how-to-use.html") as page:
+        block = page.locator(".highlight-bash").first
+        block.hover()
+        block.get_by_role("button").click()
+        assert page.evaluate("navigator.clipboard.readText()").strip() == "make lab"
+
+
+def test_a_chapter_reads_without_javascript(open_page, book_url):
+    with open_page(book_url + "attention/masking.html", javascript=False) as page:
+        assert page.locator(".llmr-still svg").is_visible()
+        assert page.get_by_role("navigation", name="Chapters").is_visible()
+        assert not page.locator(".theme-button").is_visible()
+
+
+def test_a_chapter_prints_its_text_and_pictures_only(open_page, book_url):
+    with open_page(book_url + "transformer/rope.html", theme="dark") as page:
+        settle(page)
+        page.emulate_media(media="print")
+        for hidden in (".bar", ".chapters", ".sections", ".neighbours"):
+            assert not page.locator(hidden).is_visible()
+        assert page.locator(".llmr-still").is_visible()
+        assert (
+            page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        )
+        answer = page.locator(".predict details > p").first
+        assert answer.bounding_box()["height"] > 0

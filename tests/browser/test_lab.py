@@ -1,0 +1,140 @@
+"""A student in JupyterLab and an instructor in formgrader, with mouse and keyboard."""
+
+import re
+import shutil
+
+import pytest
+from graded_course import RIGHT, WRONG, jupyterlab
+from nbgrader.api import Gradebook
+from playwright.sync_api import Locator, Page, expect
+
+from llmr_ref import lab
+from llmr_ref.grading.exercises import assignment_exercises, get_exercise
+
+# JupyterLab's own: services that a course server does not run, and favicons of its extensions.
+LAB_NOISE = [r"favicon", r"/lsp/", r"404 \(Not Found\)"]
+
+
+@pytest.fixture(scope="module")
+def course(graded_course, tmp_path_factory):
+    """A copy: the manual question is graded in it."""
+    return shutil.copytree(graded_course, tmp_path_factory.mktemp("lab") / "course")
+
+
+@pytest.fixture(scope="module")
+def server(course, tmp_path_factory):
+    root = tmp_path_factory.mktemp("settings")
+    with jupyterlab(course, lab.settings_folder(root)) as running:
+        yield running
+
+
+def cell_with(page: Page, text: str) -> Locator:
+    return page.locator(".jp-Notebook .jp-CodeCell").filter(has=page.get_by_text(text)).first
+
+
+def run_cell(page: Page, cell: Locator) -> None:
+    cell.scroll_into_view_if_needed()
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+
+
+def write_answer(page: Page, cell: Locator, source: str) -> None:
+    cell.scroll_into_view_if_needed()
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(source)
+    page.keyboard.press("Control+Enter")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_student_answers_wrongly_then_rightly_and_validates(server, open_page, theme):
+    exercise = get_exercise("causal_mask")
+    wrong = exercise.wrong_answers[0]
+    address = server.address("lab/tree/release/attention/attention.ipynb")
+    with open_page(address, theme=theme, allow=LAB_NOISE) as page:
+        page.locator(".jp-Notebook").wait_for(timeout=60_000)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+        run_cell(page, cell_with(page, "from llmr_ref.grading import"))
+        answer = cell_with(page, "def causal_mask")
+        check = cell_with(page, '"causal_mask"')
+        write_answer(page, answer, wrong.source("causal_mask"))
+        run_cell(page, check)
+        card = check.locator(".llmr-card")
+        expect(card).to_contain_text("0 of 2 points", timeout=30_000)
+        expect(card).to_contain_text(f"This answer {wrong.title}.")
+        expect(card).to_contain_text("causal_mask(3)")
+        expect(check.locator(".jp-OutputArea-executeResult")).to_contain_text("0.0")
+        write_answer(page, answer, exercise.right_answers[1].source("causal_mask"))
+        run_cell(page, check)
+        expect(card).to_contain_text("2 of 2 points", timeout=15_000)
+        expect(check.locator(".jp-OutputArea-executeResult")).to_contain_text("2.0")
+        page.get_by_role("button", name="Validate").click()
+        dialog = page.locator(".jp-Dialog")
+        expect(dialog).to_contain_text(re.compile("validat", re.I), timeout=120_000)
+
+
+def test_a_students_own_rotation_is_drawn_over_the_reference(server, open_page):
+    exercise = get_exercise("apply_rope")
+    backwards = next(a for a in exercise.wrong_answers if "opposite direction" in a.title)
+    address = server.address("lab/tree/release/attention/attention.ipynb")
+    with open_page(address, allow=LAB_NOISE) as page:
+        page.locator(".jp-Notebook").wait_for(timeout=60_000)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+        run_cell(page, cell_with(page, "from llmr_ref.grading import"))
+        write_answer(page, cell_with(page, "def apply_rope"), backwards.source("apply_rope"))
+        run_cell(page, cell_with(page, "from llmr_ref.widgets import"))
+        figure = cell_with(page, "RopeAngles(rotary=")
+        run_cell(page, figure)
+        note = figure.locator(".llmr-student")
+        expect(note).to_contain_text("differ", timeout=60_000)
+        position = figure.get_by_role("slider", name=re.compile("position m", re.I))
+        before = note.text_content()
+        position.fill("0")
+        expect(note).not_to_have_text(before or "", timeout=15_000)
+
+
+def test_formgrader_shows_the_scores_and_grades_the_written_question(server, open_page):
+    total = sum(e.points for e in assignment_exercises("attention"))
+    gradebook_url = server.address("formgrader/gradebook/attention/attention")
+    with open_page(server.address("tree"), allow=LAB_NOISE) as page:  # logs in
+        page.goto(gradebook_url)
+        rows = page.locator("tbody tr")
+        expect(rows).to_have_count(2, timeout=30_000)
+        expect(page.locator("tbody")).to_contain_text(f"{total:g}")
+        with Gradebook(f"sqlite:///{server.course}/gradebook.db") as gradebook:
+            submission = gradebook.find_submission_notebook("attention", "attention", RIGHT)
+            assert submission.score == total
+            submission_id = submission.id
+            wrong = gradebook.find_submission_notebook("attention", "attention", WRONG)
+            assert wrong.score < total / 2
+        page.goto(server.address(f"formgrader/submissions/{submission_id}"))
+        expect(page.locator("mjx-container").first).to_be_visible(timeout=30_000)
+        # The page is ready when the scores have come from the database.
+        expect(page.locator("input#check-softmax")).to_have_attribute("placeholder", "3")
+        field = page.locator("input#cheating-model")
+        field.scroll_into_view_if_needed()
+        field.fill("2")
+        with page.expect_response(lambda r: "/api/grade/" in r.url and r.ok):
+            field.press("Tab")
+    with Gradebook(f"sqlite:///{server.course}/gradebook.db") as gradebook:
+        notebook = gradebook.find_submission_notebook("attention", "attention", RIGHT)
+        assert [g.manual_score for g in notebook.grades if g.manual_score is not None] == [2.0]
+        assert not notebook.needs_manual_grade
+        assert notebook.score == total + 2
+
+
+def test_the_feedback_page_asks_nobody_and_tells_the_score(course, open_page, axe):
+    for student, phrase in ((RIGHT, "2 of 2 points"), (WRONG, "This answer")):
+        page_file = course / "feedback" / student / "attention" / "attention.html"
+        for theme, width in (("light", 1280), ("dark", 360)):
+            with open_page(page_file.as_uri(), theme=theme, width=width) as page:
+                cards = page.locator(".llmr-card")
+                expect(cards).to_have_count(6)
+                expect(page.locator("body")).to_contain_text(phrase)
+                assert page.locator("script").count() == 0
+                assert page.locator("math").count() > 5
+                widest = cards.evaluate_all(
+                    "c => Math.max(...c.map(x => x.scrollWidth - x.clientWidth))"
+                )
+                assert widest <= 1
+                assert [line for line in axe(page) if "llmr-card" in line] == []

@@ -1,0 +1,333 @@
+"""The banks test the checks: every wrong answer is caught and named, every right one spared."""
+
+import ast
+import functools
+import json
+import math
+import random
+from pathlib import Path
+
+import docutils.nodes
+import nbformat
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbgrader.nbgraderformat import MetadataValidator
+from nbgrader.preprocessors import ClearMarkScheme, ClearSolutions
+from torch import Tensor, nn
+
+from llmr_ref.grading import links, runner
+from llmr_ref.grading.exercise import PRACTICE_SEED, Answer, Exercise
+from llmr_ref.grading.exercises import ASSIGNMENTS, exercise_names, get_exercise
+from llmr_ref.grading.matrix import NAMED_AT_LEAST, Row, bank_faults, named_share, rows
+from llmr_ref.grading.verdict import Trial, _agrees, difference, judge, practice_trials, prepare
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK_IMPORTS = {"math": math, "torch": torch, "F": F, "Tensor": Tensor, "nn": nn}
+every_exercise = pytest.mark.parametrize("name", exercise_names())
+every_wrong_answer = pytest.mark.parametrize(
+    "name, key",
+    [(n, a.key) for n in exercise_names() for a in get_exercise(n).wrong_answers],
+)
+every_answer = pytest.mark.parametrize(
+    "name, key", [(n, a.key) for n in exercise_names() for a in get_exercise(n).bank()]
+)
+
+
+@functools.cache
+def judged(name: str) -> list[Row]:
+    """The bank and the stub on the practice inputs and on two seeds of graded inputs."""
+    return rows(get_exercise(name))
+
+
+def answer_called(exercise: Exercise, key: str) -> Answer:
+    return next(a for a in exercise.bank() if a.key == key)
+
+
+def outcomes(target: object, trials: list[Trial]) -> list[dict]:
+    return [runner.run_call(target, t.call) for t in trials]
+
+
+# --- the matrix ----------------------------------------------------------------------------------
+
+
+@every_exercise
+def test_no_wrong_answer_keeps_full_marks(name: str) -> None:
+    kept = [r.title for r in judged(name) if r.kind == "wrong" and r.score == r.points]
+    assert not kept
+
+
+@every_exercise
+def test_no_wrong_answer_is_taken_for_another(name: str) -> None:
+    assert [r.problem for r in judged(name) if r.problem.startswith("diagnosed as")] == []
+
+
+def test_wrong_answers_are_named_as_themselves() -> None:
+    assert named_share([r for name in exercise_names() for r in judged(name)]) >= NAMED_AT_LEAST
+
+
+@every_exercise
+def test_right_answers_get_full_marks(name: str) -> None:
+    assert [(r.title, r.problem) for r in judged(name) if r.kind == "right" and r.problem] == []
+
+
+@every_exercise
+@given(seed=st.integers(0, 2**64 - 1))
+@settings(max_examples=5)
+def test_the_bank_holds_for_any_student(name: str, seed: int) -> None:
+    exercise = get_exercise(name)
+    trials = prepare(exercise, seed, practice=False)
+    for answer in exercise.right_answers:
+        verdict = judge(exercise, trials, outcomes(answer.target, trials))
+        assert verdict.full, (answer.key, [p.message for p in verdict.properties])
+    for answer in exercise.wrong_answers:
+        found = outcomes(answer.target, trials)
+        faults = [difference(t.expected, o, t.case) for t, o in zip(trials, found, strict=True)]
+        assert any(faults), answer.key
+
+
+def constant(value: Tensor) -> Tensor:
+    return torch.ones_like(value) if value.dtype == torch.bool else torch.full_like(value, 0.5)
+
+
+def noise(value: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(value.shape, generator=generator).round().to(value.dtype)
+
+
+# What each makes of (the first argument, the right result).
+NO_ANSWERS = {
+    "none": lambda first, value: None,
+    "identity": lambda first, value: first,
+    "zeros": lambda first, value: torch.zeros_like(value),
+    "constant": lambda first, value: constant(value),
+    "noise": lambda first, value: noise(value),
+    "empty": lambda first, value: value[:0],
+    "number": lambda first, value: 1.0,
+}
+
+
+@every_exercise
+@pytest.mark.parametrize("kind", NO_ANSWERS)
+def test_what_is_no_answer_scores_nothing(name: str, kind: str) -> None:
+    exercise = get_exercise(name)
+
+    def target_for(trial: Trial) -> object:
+        def respond(first: object) -> object:
+            return NO_ANSWERS[kind](first, trial.expected["value"])
+
+        if not isinstance(exercise.reference, type):
+            return lambda *args, **kwargs: respond(args[0])
+
+        class Layer(exercise.reference):  # type: ignore[name-defined]  # right weights, no forward
+            def forward(self, x: Tensor, mask: Tensor | None = None) -> object:
+                return respond(x)
+
+        return Layer
+
+    trials = practice_trials(exercise)
+    found = [runner.run_call(target_for(t), t.call) for t in trials]
+    assert judge(exercise, trials, found).score == 0
+
+
+@every_exercise
+def test_the_untouched_stub_scores_nothing_and_is_not_blamed(name: str) -> None:
+    def stub(*args: object, **kwargs: object) -> None:
+        raise NotImplementedError
+
+    exercise = get_exercise(name)
+    trials = practice_trials(exercise)
+    verdict = judge(exercise, trials, outcomes(stub, trials))
+    assert verdict.score == 0
+    assert not verdict.attempted
+    assert verdict.misconception is None
+
+
+# --- the bank as text ----------------------------------------------------------------------------
+
+
+@every_exercise
+def test_a_bank_is_large_and_its_hints_are_short(name: str) -> None:
+    assert bank_faults(get_exercise(name)) == []
+
+
+@every_exercise
+def test_every_property_has_cases_and_every_weight_counts(name: str) -> None:
+    exercise = get_exercise(name)
+    numbers = {number for number, _ in exercise.cases(PRACTICE_SEED)}
+    assert numbers == set(range(len(exercise.properties)))
+    assert all(p.weight > 0 for p in exercise.properties)
+    assert 3 <= len(exercise.properties) <= 6
+
+
+def sections(chapter: str) -> set[str]:
+    """The ids that Sphinx makes of a chapter's headings."""
+    notebook = nbformat.read(ROOT / "book" / f"{links.CHAPTERS[chapter]}.ipynb", as_version=4)
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    headings = [line.lstrip("#").strip() for line in text.splitlines() if line.startswith("#")]
+    return {docutils.nodes.make_id(heading) for heading in headings}
+
+
+@every_exercise
+def test_every_link_leads_to_a_section_that_exists(name: str) -> None:
+    exercise = get_exercise(name)
+    for see in [exercise.chapter, *(a.see for a in exercise.wrong_answers)]:
+        chapter, _, section = see.partition("#")
+        assert chapter in links.CHAPTERS, see
+        assert section in sections(chapter), see
+
+
+@every_wrong_answer
+def test_a_title_completes_this_answer(name: str, key: str) -> None:
+    answer = answer_called(get_exercise(name), key)
+    first = answer.title.split()[0]
+    assert first.islower() and first.endswith("s"), answer.title
+    assert answer.title[-1] not in ".!"
+    assert answer.hint[-1] in ".?"
+
+
+@every_answer
+def test_an_answer_stands_alone_in_the_notebook(name: str, key: str) -> None:
+    exercise = get_exercise(name)
+    answer = answer_called(exercise, key)
+    namespace = dict(NOTEBOOK_IMPORTS)
+    exec(compile(answer.source(name), "<cell>", "exec"), namespace)
+    trials = practice_trials(exercise)
+    own = outcomes(answer.target, trials)
+    pasted = outcomes(namespace[name], trials)
+    for trial, a, b in zip(trials, own, pasted, strict=True):
+        assert _agrees(a, b, trial.case), trial.case.note
+
+
+# --- the assignment's notebook -------------------------------------------------------------------
+
+
+def source_notebook(assignment: str) -> nbformat.NotebookNode:
+    path = ROOT / "assignments" / "source" / assignment / f"{assignment}.ipynb"
+    return nbformat.read(path, as_version=4)
+
+
+def release_notebook(assignment: str) -> nbformat.NotebookNode:
+    """The source as nbgrader hands it out."""
+    notebook = source_notebook(assignment)
+    for preprocessor in (ClearSolutions(), ClearMarkScheme()):
+        notebook, _ = preprocessor.preprocess(notebook, {})
+    return notebook
+
+
+def grade_cells(notebook: nbformat.NotebookNode) -> dict[str, nbformat.NotebookNode]:
+    """The check cells by the name of their exercise."""
+    return {
+        ast.literal_eval(cell.source.removeprefix("check(").removesuffix(")")): cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("grade")
+    }
+
+
+def run(notebook: nbformat.NotebookNode, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Run all code cells in order; the number that each check cell gives, by exercise."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    checks = {cell.id: name for name, cell in grade_cells(notebook).items()}
+    scores = {}
+    for cell in notebook.cells:
+        if cell.id in checks:
+            scores[checks[cell.id]] = eval(cell.source, namespace)
+        elif cell.cell_type == "code":
+            exec(compile(cell.source, f"<cell {cell.id}>", "exec"), namespace)
+    return scores
+
+
+every_assignment = pytest.mark.parametrize("assignment", ASSIGNMENTS)
+
+
+@every_assignment
+def test_the_notebook_is_valid_and_clean(assignment: str) -> None:
+    notebook = source_notebook(assignment)
+    nbformat.validate(notebook)
+    MetadataValidator().validate_nb(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        assert cell.get("attachments", {}) == {}
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+
+
+@every_assignment
+def test_every_exercise_has_a_statement_an_answer_cell_and_a_check_cell(assignment: str) -> None:
+    notebook = source_notebook(assignment)
+    checks = grade_cells(notebook)
+    assert tuple(checks) == ASSIGNMENTS[assignment]
+    for name, cell in checks.items():
+        exercise = get_exercise(name)
+        assert cell.source == f'check("{name}")'
+        assert cell.metadata.nbgrader.points == exercise.points
+        assert cell.metadata.nbgrader.locked
+        place = notebook.cells.index(cell)
+        statement, answer = notebook.cells[place - 2], notebook.cells[place - 1]
+        assert answer.metadata.nbgrader.solution and not answer.metadata.nbgrader.grade
+        assert f" {name}(" in answer.source
+        plural = "point" if exercise.points == 1 else "points"
+        assert (
+            f"*{exercise.points:g} {plural}, difficulty {exercise.difficulty}, "
+            f"about {exercise.minutes} minutes*" in statement.source
+        )
+        overview = (
+            f"| `{name}` | {exercise.points:g} | {exercise.difficulty} | {exercise.minutes} |"
+        )
+        assert overview in notebook.cells[0].source
+
+
+@every_assignment
+def test_the_notebook_states_its_total(assignment: str) -> None:
+    notebook = source_notebook(assignment)
+    total = sum(c.metadata.get("nbgrader", {}).get("points", 0) for c in notebook.cells)
+    assert f"Together {total:g} points" in notebook.cells[0].source
+
+
+@every_assignment
+def test_the_model_answers_get_full_marks_from_top_to_bottom(
+    assignment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = run(source_notebook(assignment), monkeypatch)
+    assert scores == {n: get_exercise(n).points for n in ASSIGNMENTS[assignment]}
+    assert "This cell runs once" not in capsys.readouterr().out
+
+
+@every_assignment
+def test_the_release_notebook_runs_and_scores_nothing(
+    assignment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = run(release_notebook(assignment), monkeypatch)
+    assert scores == dict.fromkeys(ASSIGNMENTS[assignment], 0.0)
+    assert "This cell runs once" in capsys.readouterr().out
+
+
+@every_assignment
+def test_the_release_notebook_holds_no_line_of_a_solution(assignment: str) -> None:
+    released = json.dumps(release_notebook(assignment), ensure_ascii=False)
+    for marker in ("BEGIN SOLUTION", "END SOLUTION", "Mark scheme"):
+        assert marker not in released
+    secret = []
+    for cell in source_notebook(assignment).cells:
+        hidden = False
+        for line in cell.source.splitlines():
+            if "BEGIN SOLUTION" in line or "END SOLUTION" in line:
+                hidden = "BEGIN" in line
+            elif hidden and len(line.strip()) > 12:
+                secret.append(line.strip())
+    assert len(secret) > 2 * len(ASSIGNMENTS[assignment])
+    assert [line for line in secret if json.dumps(line, ensure_ascii=False)[1:-1] in released] == []
+
+
+@every_exercise
+def test_cases_come_from_the_seed_alone(name: str) -> None:
+    exercise = get_exercise(name)
+    first = prepare(exercise, 7, practice=False)
+    torch.manual_seed(random.randrange(10**6))
+    second = prepare(exercise, 7, practice=False)
+    for a, b in zip(first, second, strict=True):
+        assert runner.encode(a.call) == runner.encode(b.call)
