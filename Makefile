@@ -12,7 +12,7 @@ WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 # Each part of the tests runs in its own process, and all of them run even if one fails.
 PYTEST := $(WITH_PATH) $(BIN)/python -m pytest
 UNIT := $(PYTEST) -n 2 tests/unit $(ARGS)
-NOTEBOOKS := $(PYTEST) -n 2 --nbval-lax book $(ARGS)
+NOTEBOOKS := $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax book $(ARGS)
 COURSE := $(PYTEST) tests/course $(ARGS)
 BROWSER := $(PYTEST) tests/browser $(ARGS)
 

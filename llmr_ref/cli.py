@@ -167,6 +167,17 @@ def matrix(assignment: str, course: Path) -> None:
     sys.exit(kill_matrix.main(assignment))
 
 
+@llmr.command()
+@click.argument("assignment", default="attention")
+@course_option
+def bench(assignment: str, course: Path) -> None:
+    """Measure how long a student waits for the check of each exercise of ASSIGNMENT."""
+    known_assignment(course, assignment)
+    from llmr_ref.grading import bench as waiting
+
+    sys.exit(waiting.main(assignment))
+
+
 # --- everybody ---------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from llmr_ref.grading.exercises import assignment_exercises
 
 ROUNDS = 7
+FIRST_CALLS = 3
 
 FIRST_CALL = """
 import time, torch  # a notebook has imported torch before its first check
@@ -33,7 +34,7 @@ def main(assignment: str) -> int:
     for column in ("exercise", "first call", "right answer", "wrong answers, median", "slowest"):
         table.add_column(column, justify="left" if column == "exercise" else "right")
     for exercise in assignment_exercises(assignment):
-        firsts = [_first_call(exercise.name) for _ in range(3)]
+        firsts = [_first_call(exercise.name) for _ in range(FIRST_CALLS)]
         right = [
             _timed(check, exercise.name, exercise.right_answers[0].target) for _ in range(ROUNDS)
         ]

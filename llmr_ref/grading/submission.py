@@ -7,6 +7,7 @@ stock nbgrader gives a grade cell without outputs full points.
 
 import ast
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -27,6 +28,7 @@ from llmr_ref.grading.card import card_html, card_text
 from llmr_ref.grading.exercise import Exercise, submission_seed
 from llmr_ref.grading.exercises import get_exercise
 from llmr_ref.grading.sandbox import (
+    SCRATCH,
     Worker,
     available_tier,
     bubblewrap_command,
@@ -268,6 +270,14 @@ def _index_after(nb: NotebookNode, grade_id: str | None) -> int:
 # --- pictures: the notebook's own run ------------------------------------------------------------
 
 
+@functools.cache
+def matplotlib_font_lists() -> list[Path]:
+    """Matplotlib's list of the system's fonts, which every kernel would otherwise spend seconds on."""
+    import matplotlib.font_manager  # writes the list on its first import
+
+    return sorted(Path(matplotlib.get_cachedir()).glob("fontlist-*.json"))
+
+
 class SandboxedKernelManager(AsyncKernelManager):
     """A kernel in bubblewrap: no network, so it speaks over sockets in a folder that both sides see."""
 
@@ -275,6 +285,8 @@ class SandboxedKernelManager(AsyncKernelManager):
         command = super().format_kernel_cmd(extra_arguments)
         connection = Path(self.connection_file)
         binds = ["--bind", str(connection.parent), str(connection.parent)]
+        for fonts in matplotlib_font_lists():
+            binds += ["--ro-bind", str(fonts), f"{SCRATCH}/{fonts.name}"]
         bounded = ["prlimit", "--cpu=120", "--core=0", "--fsize=50000000"]
         # CUDA builds of torch reserve much address space; what is really used stays below 2 GiB.
         bounded += ["--data=2147483648", "--as=17179869184"]
