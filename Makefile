@@ -12,8 +12,8 @@ WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 # Each part of the tests runs in its own process, and all of them run even if one fails.
 PYTEST := $(WITH_PATH) $(BIN)/python -m pytest
 UNIT := $(PYTEST) -n 2 tests/unit $(ARGS)
-NOTEBOOKS := $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax book $(ARGS)
-COURSE := $(PYTEST) tests/course $(ARGS)
+NOTEBOOKS := $(PYTEST) -n 2 --dist loadfile --nbval-lax book $(ARGS)
+COURSE := $(PYTEST) -n 2 --dist loadgroup tests/course $(ARGS)
 BROWSER := $(PYTEST) tests/browser $(ARGS)
 
 .DEFAULT_GOAL := help
