@@ -1,9 +1,11 @@
 """The card that a student sees: what was tested, what went wrong, where to read on."""
 
 import functools
+import re
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup, escape
 
 from llmr_ref.grading.links import section_title, section_url
 from llmr_ref.grading.verdict import Verdict
@@ -19,6 +21,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     env.filters["points"] = points
+    env.filters["inline_code"] = inline_code
     env.filters["section_url"] = section_url
     env.filters["section_title"] = section_title
     return env
@@ -27,6 +30,11 @@ def _environment() -> jinja2.Environment:
 def points(value: float) -> str:
     """2.0 as "2", 1.25 as "1.25"."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def inline_code(text: str) -> Markup:
+    """The text escaped, with `backticks` as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def card_html(verdict: Verdict) -> str:

@@ -23,7 +23,7 @@ from nbgrader.api import Gradebook, MissingEntry
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from llmr_ref.grading.card import points
+from llmr_ref.grading.card import inline_code, points
 from llmr_ref.grading.links import CHAPTERS, section_title, section_url
 from llmr_ref.grading.submission import KEY, checked_exercise
 from llmr_ref.grading.verdict import Misconception, Verdict
@@ -507,7 +507,7 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     env.filters.update(
         points=points, percent=_percent, counted=_counted, breakable=_breakable,
-        section_url=section_url, section_title=section_title,
+        section_url=section_url, section_title=section_title, inline_code=inline_code,
     )  # fmt: skip
     env.tests["in_the_book"] = lambda see: see.partition("#")[0] in CHAPTERS
     return env

@@ -21,7 +21,7 @@ def rope_chapter(page: Page, site: str) -> None:
 
 
 def class_report(page: Page, site: str) -> None:
-    page.goto(f"{site}/report.html")
+    page.goto(f"{site}/report.html#scores")
 
 
 def take(site: str) -> None:
