@@ -106,7 +106,7 @@ def bubblewrap_command(*arguments: str, binds: Sequence[str] = ()) -> list[str]:
     if installed.is_dir():
         command += ["--tmpfs", str(installed)]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", SCRATCH, "--chdir", SCRATCH]
-    for name in ("worker.py", "runner.py", "stand_in"):
+    for name in ("worker.py", "runner.py", "seccomp.py", "stand_in"):
         command += ["--ro-bind", str(HERE / name), f"/sandbox/{name}"]
     # /dev is a file system of its own: left writable, one submission could leave files for the next.
     return [*command, *binds, "--remount-ro", "/dev", "--remount-ro", "/", *arguments]

@@ -24,6 +24,7 @@ from nbgrader import utils
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 
+from llmr_ref.grading import seccomp
 from llmr_ref.grading.card import card_html, card_text
 from llmr_ref.grading.exercise import Exercise, submission_seed
 from llmr_ref.grading.exercises import get_exercise
@@ -290,8 +291,15 @@ class SandboxedKernelManager(AsyncKernelManager):
         bounded = ["prlimit", "--cpu=120", "--core=0", "--fsize=50000000"]
         # CUDA builds of torch reserve much address space; what is really used stays below 2 GiB.
         bounded += ["--data=2147483648", "--as=17179869184"]
+        rules = connection.parent / "seccomp"
+        rules.write_bytes(seccomp.no_new_processes())
+        binds += ["--seccomp", "9"]  # from file descriptor 9, which the shell opens
         quiet = "--IPKernelApp.log_level=50"
-        return [*bounded, *bubblewrap_command(*command, quiet, binds=binds)]
+        return [
+            *("sh", "-c", 'exec "$@" 9< "$0"', str(rules)),
+            *bounded,
+            *bubblewrap_command(*command, quiet, binds=binds),
+        ]
 
 
 class PlainKernelManager(AsyncKernelManager):

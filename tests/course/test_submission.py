@@ -454,6 +454,48 @@ def test_a_notebook_that_cannot_run_loses_its_pictures_and_nothing_else(
     assert not any(v["needs_look"] for v in one_right.verdicts("s01").values())
 
 
+REACHES_OUT = """
+import os
+import socket
+import threading
+
+for attempt in (os.fork, lambda: socket.create_connection(("192.0.2.1", 80), timeout=1)):
+    try:
+        attempt()
+        print("went through")
+    except OSError as error:
+        print("refused", type(error).__name__)
+thread = threading.Thread(target=print, args=("a thread runs",))
+thread.start()
+thread.join()
+print("reference found" if os.path.exists(MASKS) else "no reference")
+"""
+
+
+def test_the_kernel_of_the_pictures_starts_no_process_and_reaches_nothing(one_right):
+    def reaches_out(notebook):
+        source = REACHES_OUT.replace(
+            "MASKS", repr(str(Path(submission.__file__).parents[1] / "masks.py"))
+        )
+        notebook.cells.insert(2, nbformat.v4.new_code_cell(source))
+
+    hand_in(one_right, "s02", reaches_out)
+    autograde(one_right, pictures=True)
+    said = [
+        output.text
+        for cell in one_right.autograded("s02").cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream"
+    ]
+    assert said[0].split("\n")[:4] == [
+        "refused PermissionError",
+        "refused OSError",  # unreachable: there is no network; elsewhere it would time out
+        "a thread runs",
+        "no reference",
+    ]
+    assert one_right.notes("s02") == []
+
+
 def test_an_interrupted_run_leaves_nothing_that_counts_as_graded(one_right):
     autograde(one_right)
     folder = one_right.root / "autograded" / "s01" / ASSIGNMENT
