@@ -13,8 +13,8 @@ WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 PYTEST := $(WITH_PATH) $(BIN)/python -m pytest
 UNIT := $(PYTEST) -n 2 tests/unit $(ARGS)
 NOTEBOOKS := $(PYTEST) -n 2 --dist loadfile --nbval-lax book $(ARGS)
-COURSE := $(PYTEST) -n 2 --dist loadgroup tests/course $(ARGS)
-BROWSER := $(PYTEST) tests/browser $(ARGS)
+COURSE := $(PYTEST) -n 3 --dist loadgroup tests/course $(ARGS)
+BROWSER := $(PYTEST) -n 2 --dist loadgroup tests/browser $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-notebooks test-course test-browser book lab grade report \
