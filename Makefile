@@ -9,12 +9,13 @@ LOCK := requirements.lock
 # nbgrader calls programs of the environment by name.
 WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-# Each part of the tests runs in its own process, and all of them run even if one fails.
+# Each part of the tests runs in its own process, and all of them run even if one fails. A file stays
+# in one process where its tests share something that takes minutes to make.
 PYTEST := $(WITH_PATH) $(BIN)/python -m pytest
 UNIT := $(PYTEST) -n 2 tests/unit $(ARGS)
 NOTEBOOKS := $(PYTEST) -n 2 --dist loadfile --nbval-lax book $(ARGS)
-COURSE := $(PYTEST) -n 3 --dist loadgroup tests/course $(ARGS)
-BROWSER := $(PYTEST) -n 2 --dist loadgroup tests/browser $(ARGS)
+COURSE := $(PYTEST) -n 2 --dist loadfile tests/course $(ARGS)
+BROWSER := $(PYTEST) -n 2 --dist loadfile tests/browser $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-notebooks test-course test-browser book lab grade report \

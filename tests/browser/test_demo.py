@@ -17,8 +17,6 @@ from llmr_ref import demo
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.xdist_group("graded")  # both look at the same graded course
-
 
 @pytest.fixture(scope="module")
 def site(graded_course, book_directory, tmp_path_factory) -> Path:

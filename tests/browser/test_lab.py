@@ -14,8 +14,6 @@ from llmr_ref.grading.exercises import assignment_exercises, get_exercise
 # JupyterLab's own: services that a course server does not run, and favicons of its extensions.
 LAB_NOISE = [r"favicon", r"/lsp/", r"404 \(Not Found\)"]
 
-pytestmark = pytest.mark.xdist_group("graded")  # both look at the same graded course
-
 
 @pytest.fixture(scope="module")
 def course(graded_course, tmp_path_factory):

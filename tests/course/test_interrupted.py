@@ -17,7 +17,7 @@ from course_folder import ASSIGNMENT, Course
 from llmr_ref.grading.sample_class import sample_class, write_sample_class
 from llmr_ref.grading.submission import is_finished
 
-pytestmark = [pytest.mark.course, pytest.mark.xdist_group("interrupted")]
+pytestmark = pytest.mark.course
 
 KINDS = ("all right", "one misconception", "mixture", "os._exit")
 SECONDS = 240  # until a moment must have come, on a busy machine

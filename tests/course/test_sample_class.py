@@ -28,7 +28,7 @@ from llmr_ref.grading.sample_class import designed_scores as scores_by_design
 from llmr_ref.grading.submission import checked_exercise
 from llmr_ref.grading.verdict import literal, prepare
 
-pytestmark = [pytest.mark.course, pytest.mark.xdist_group("class")]
+pytestmark = pytest.mark.course
 
 EXERCISES = assignment_exercises(ASSIGNMENT)
 designed_scores = functools.cache(scores_by_design)

@@ -18,7 +18,7 @@ from llmr_ref.grading.exercises import exercise_names, get_exercise
 from llmr_ref.grading.sandbox import EMPTY_CALL, Limits, SandboxError, Worker, available_tier
 from llmr_ref.grading.submission import grade_exercise
 
-pytestmark = [pytest.mark.course, pytest.mark.xdist_group("sandbox")]
+pytestmark = pytest.mark.course
 
 QUICK = Limits(wall_seconds=3.0, cpu_seconds=10)
 IMPORTS = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn"

@@ -30,7 +30,7 @@ from llmr_ref.grading.submission import (
     read_notebook,
 )
 
-pytestmark = [pytest.mark.course, pytest.mark.xdist_group("submission")]
+pytestmark = pytest.mark.course
 
 EXERCISES = assignment_exercises(ASSIGNMENT)
 ALL = {e.name: float(e.points) for e in EXERCISES}
