@@ -101,7 +101,7 @@ def run_call(target: Any, call: dict[str, Any]) -> dict[str, Any]:
     state (None, or the state dict to load), cotangent (None, or the gradient to send back from the
     output). Inputs are copied first, so a call cannot change what the next one sees.
     Returns: {"status": "ok", value, arguments (after the call), gradients, state (name -> shape)} or
-    {"status": "error", type, message, line}.
+    {"status": "error", type, message, line}. Only KeyboardInterrupt passes through.
     """
     args, kwargs = _copy(call["args"]), _copy(call["kwargs"])
     cotangent = call.get("cotangent")
@@ -113,14 +113,11 @@ def run_call(target: Any, call: dict[str, Any]) -> dict[str, Any]:
             for k, v in named.items()
             if type(v) is Tensor and v.is_floating_point()
         }
-    torch.default_generator.manual_seed(
-        0
-    )  # torch.manual_seed seeds every device, at 100 times the price
     state_shapes: dict[str, Any] | None = None
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
-        _one_thread(),
+        _on_its_own(),
     ):
         try:
             function = target
@@ -150,21 +147,31 @@ def run_call(target: Any, call: dict[str, Any]) -> dict[str, Any]:
             return _error(
                 "MemoryError", "more memory was asked for than is allowed", _student_line(error)
             )
-        except (
-            BaseException
-        ) as error:  # SystemExit and KeyboardInterrupt from student code included
+        except KeyboardInterrupt:  # in a notebook it is the student who wants to stop
+            raise
+        except BaseException as error:  # SystemExit from student code included
             return _error(type(error).__name__, str(error), _student_line(error))
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """On tensors this small, waking a second thread costs up to a hundred times the work."""
-    threads = torch.get_num_threads()
+def _on_its_own() -> Iterator[None]:
+    """One thread and a seeded generator; the caller's own are put back.
+
+    On tensors this small, waking a second thread costs up to a hundred times the work.
+    """
+    threads, generator = torch.get_num_threads(), torch.default_generator.get_state()
     torch.set_num_threads(1)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed seeds every device, 100 times slower
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.default_generator.set_state(generator)
+
+
+def interrupted() -> dict[str, Any]:
+    """The outcome of a call that raised KeyboardInterrupt where nobody can have pressed a key."""
+    return _error("KeyboardInterrupt", "")
 
 
 def missing(name: str) -> dict[str, Any]:

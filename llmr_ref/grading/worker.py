@@ -233,8 +233,11 @@ def run_student(job: dict[str, Any], write_end: int) -> None:
     send(b"T")
     target = space.get(job["name"])
     for number, call_ in enumerate(job["calls"]):
-        known = target is not None
-        outcome = runner.run_call(target, call_) if known else runner.missing(job["name"])
+        try:
+            known = target is not None
+            outcome = runner.run_call(target, call_) if known else runner.missing(job["name"])
+        except KeyboardInterrupt:
+            outcome = runner.interrupted()
         send(b"R" + struct.pack("<I", number) + runner.encode(outcome))
 
 
@@ -275,7 +278,13 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     # A call with gradients makes torch import 500 modules: here once, not in every fork.
     x = torch.ones(2, 2)
-    warm_up = {"args": (x,), "kwargs": {}, "init": None, "state": None, "cotangent": x}
+    warm_up: dict[str, Any] = {
+        "args": (x,),
+        "kwargs": {},
+        "init": None,
+        "state": None,
+        "cotangent": x,
+    }
     runner.encode(runner.run_call(lambda x: x @ x, warm_up))
     BASE_PAGES = address_space_pages()  # before any fork: a child has no /proc to read it from
     # The pipes move out of the way of standard input and output, which students may use.

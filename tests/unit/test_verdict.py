@@ -473,3 +473,26 @@ def test_malformed_bytes_are_refused(kind: str) -> None:
 def test_a_dict_whose_keys_are_not_strings_does_not_cross() -> None:
     with pytest.raises(runner.ForeignValue, match="keys"):
         runner.encode({1: 2})
+
+
+def test_a_call_leaves_the_callers_threads_and_random_numbers_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    threads = torch.get_num_threads()
+    trial = practice_trials(get_exercise("softmax"))[0]
+    runner.run_call(lambda x, dim=-1: torch.rand(3), trial.call)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_an_interrupt_stops_a_check_at_once():
+    calls = []
+
+    def interrupted(x, dim=-1):
+        calls.append(x)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verdict_for("softmax", interrupted)
+    assert len(calls) == 1
