@@ -604,9 +604,3 @@ def test_right_answers_get_full_marks_and_a_wrong_one_its_name(worker, name, mon
     verdict = grade_exercise(exercise, [IMPORTS], 11, worker)
     assert verdict.score == 0.0 and "is not defined" in verdict.properties[0].message
     json.dumps(verdict.model_dump())  # it goes into the notebook
-
-
-def test_an_interrupt_that_the_code_raises_is_an_error_like_any_other(worker):
-    assert attempt(worker, "def f(x):\n    raise KeyboardInterrupt", 1).outcomes[0]["type"] == (
-        "KeyboardInterrupt"
-    )
