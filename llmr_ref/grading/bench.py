@@ -30,8 +30,8 @@ def main(assignment: str) -> int:
     """Print a table of waiting times in milliseconds; 0. Raises: KeyError for an unknown assignment."""
     from llmr_ref.grading.check import check
 
-    table = Table(title=f"check() in milliseconds, {assignment}, {ROUNDS} rounds")
-    for column in ("exercise", "first call", "right answer", "wrong answers, median", "slowest"):
+    table = Table(title=f"check() in milliseconds, {assignment}: medians of {ROUNDS} rounds")
+    for column in ("exercise", "first", "right", "wrong", "slowest"):
         table.add_column(column, justify="left" if column == "exercise" else "right")
     for exercise in assignment_exercises(assignment):
         firsts = [_first_call(exercise.name) for _ in range(FIRST_CALLS)]
