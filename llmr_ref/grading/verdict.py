@@ -362,7 +362,10 @@ def call_as_code(exercise: Exercise, case: Case) -> str:
     """The case as Python that a student can paste."""
 
     def signature(args: Iterable[Any], kwargs: dict[str, Any]) -> str:
-        return ", ".join([*map(literal, args), *(f"{k}={literal(v)}" for k, v in kwargs.items())])
+        parts = [*map(literal, args), *(f"{k}={literal(v)}" for k, v in kwargs.items())]
+        if sum(map(len, parts)) > 60:
+            return "\n    " + ",\n    ".join(parts) + ",\n"
+        return ", ".join(parts)
 
     if case.init is None:
         return f"{exercise.name}({signature(case.args, case.kwargs)})"
