@@ -364,7 +364,11 @@ def call_as_code(exercise: Exercise, case: Case) -> str:
     def signature(args: Iterable[Any], kwargs: dict[str, Any]) -> str:
         parts = [*map(literal, args), *(f"{k}={literal(v)}" for k, v in kwargs.items())]
         if sum(map(len, parts)) > 60:
-            return "\n    " + ",\n    ".join(parts) + ",\n"
+            # The comma goes before a comment, not into it.
+            lines = [
+                ",  # ".join(part.split("  # ")) if "  # " in part else f"{part}," for part in parts
+            ]
+            return "\n    " + "\n    ".join(lines) + "\n"
         return ", ".join(parts)
 
     if case.init is None:

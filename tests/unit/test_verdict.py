@@ -1,5 +1,6 @@
 """What decides the score: the gate, the comparison, the codec for values, and the card."""
 
+import ast
 import contextlib
 import itertools
 import json
@@ -496,3 +497,11 @@ def test_an_interrupt_stops_a_check_at_once():
     with pytest.raises(KeyboardInterrupt):
         verdict_for("softmax", interrupted)
     assert len(calls) == 1
+
+
+def test_a_call_with_a_large_and_a_small_tensor_is_still_python():
+    case = Case((torch.zeros(10, 10), torch.tensor([1.0, 2.0])))
+    code = call_as_code(get_exercise("softmax"), case)
+    (call,) = ast.parse(code).body
+    assert isinstance(call, ast.Expr) and len(call.value.args) == 2
+    assert "float32 tensor of shape (10, 10)" in code
