@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 A ?= attention
+M ?= masks
 ARGS ?=
 SERVE ?= 1
 LOCK := requirements.lock
@@ -19,7 +20,7 @@ BROWSER := $(PYTEST) -n 2 --dist loadfile tests/browser $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-notebooks test-course test-browser book lab grade report \
-        matrix doctor lint format screenshots lock clean FORCE
+        matrix mutants doctor lint format screenshots lock clean FORCE
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +65,15 @@ report: .venv/.ready ## write the class report: make report A=attention
 
 matrix: .venv/.ready ## which known-wrong answers the checks catch: make matrix A=attention
 	@$(BIN)/llmr matrix $(A)
+
+# mutmut changes one thing in the module, an operator, a constant, an argument, and runs its tests.
+mutants: .venv/.ready ## which changes of a module its tests overlook: make mutants M=masks
+	@rm -rf _build/mutants/$(M) && mkdir -p _build/mutants/$(M)/tests/unit
+	@cp -r llmr_ref README.md pyproject.toml _build/mutants/$(M)
+	@cp tests/conftest.py _build/mutants/$(M)/tests && cp tests/unit/test_$(M).py _build/mutants/$(M)/tests/unit
+	@printf '%s\n' '[tool.mutmut]' 'source_paths = ["llmr_ref/$(M).py"]' 'also_copy = ["llmr_ref"]' \
+	    'pytest_add_cli_args_test_selection = ["tests/unit/test_$(M).py"]' >> _build/mutants/$(M)/pyproject.toml
+	@cd _build/mutants/$(M) && $(WITH_PATH) mutmut run --max-children 2 && $(WITH_PATH) mutmut results
 
 doctor: .venv/.ready ## what is present, what is missing and what to do about it
 	@$(BIN)/llmr doctor

@@ -5,7 +5,7 @@ Shapes: T queries, S keys, d_k per query and key, d_v per value. Leading dimensi
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from llmr_ref.masks import require_boolean
+from llmr_ref.masks import causal_mask, combine_masks, require_boolean
+from llmr_ref.rope import Layout, rotate
 
 Implementation = Literal["fused", "explicit"]
 
@@ -86,43 +87,87 @@ def two_matrix_scores(
     return dot_scores(Q @ W_Q.T, K @ W_K.T)
 
 
+def gaussian_scores(
+    Q: Float[Tensor, "... T d"], K: Float[Tensor, "... S d"], bandwidth: float
+) -> Float[Tensor, "... T S"]:
+    """s_ti = -|q_t - k_i|^2 / (2 h^2): the scores that make attention kernel regression.
+
+    Raises: ValueError for widths that differ or a bandwidth that is not positive.
+    Source: L3 "Kernel regression as attention".
+    """
+    _check_same_width(Q, K)
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth must be positive, got {bandwidth}")
+    # Differences, not |q|^2 + |k|^2 - 2 q.k, which loses every digit for points that lie far out.
+    return (Q[..., :, None, :] - K[..., None, :, :]).square().sum(-1) / (-2 * bandwidth**2)
+
+
+def kernel_regression(
+    Q: Float[Tensor, "... T d"],
+    K: Float[Tensor, "... S d"],
+    V: Float[Tensor, "... S d_v"],
+    bandwidth: float,
+) -> Float[Tensor, "... T d_v"]:
+    """The Nadaraya-Watson estimate: queries are test points, keys inputs, values responses.
+
+    With keys of one norm it equals dot-product attention with scores q . k / h^2.
+    Raises: ValueError for sizes that do not fit or a bandwidth that is not positive.
+    Source: L3 "Kernel regression as attention"; Nadaraya 1964; Watson 1964.
+    """
+    _check_same_length(K, V)
+    return softmax(gaussian_scores(Q, K, bandwidth), dim=-1) @ V
+
+
 def scaled_dot_product_attention(
     Q: Float[Tensor, "... T d_k"],
     K: Float[Tensor, "... S d_k"],
     V: Float[Tensor, "... S d_v"],
     mask: Bool[Tensor, "... T S"] | None = None,
     *,
+    causal: bool = False,
+    bias: Float[Tensor, "... T S"] | None = None,
+    scale: float | None = None,
     implementation: Implementation = "fused",
 ) -> Float[Tensor, "... T d_v"]:
-    """softmax(Q K^T / sqrt(d_k)) V over the keys that the mask allows (True = may attend).
+    """softmax(Q K^T * scale + bias) V over the keys that the mask allows (True = may attend).
 
-    A query that may attend to nothing gets an output of zero.
-    Raises: ValueError for widths, lengths or a mask that do not fit, or an unknown implementation;
-    TypeError for tensors that are not floating point, or a mask that is not boolean.
+    `causal` adds the causal mask of `masks.causal_mask(T, S)`; `scale` is 1 / sqrt(d_k) if None. A
+    query that may attend to nothing gets an output of zero.
+    Raises: ValueError for widths, lengths, a mask or a bias that do not fit, or an unknown
+    implementation; TypeError for tensors that are not floating point, or a mask that is not boolean.
     Source: L1 slide 47; L2 "Parallelizing attention"; Vaswani et al. 2017, equation 1.
     """
     _check_implementation(implementation)
     _check_floating(Q)
     _check_same_width(Q, K)
-    if K.shape[-2] != V.shape[-2]:
-        raise ValueError(
-            f"K and V must hold the same number of positions, got {K.shape[-2]} and {V.shape[-2]}"
-        )
+    _check_same_length(K, V)
     if implementation == "explicit":
-        return attention_weights(Q, K, mask) @ V
-    if mask is not None:
+        return attention_weights(Q, K, mask, causal=causal, bias=bias, scale=scale) @ V
+    T, S = Q.shape[-2], K.shape[-2]
+    if mask is not None or bias is not None:
         leading = np.broadcast_shapes(Q.shape[:-2], K.shape[:-2])  # torch's own imports for 0.7 s
-        _check_mask(mask, torch.Size((*leading, Q.shape[-2], K.shape[-2])))
+        _check_mask_and_bias(mask, bias, torch.Size((*leading, T, S)))
+    if causal and (mask is not None or bias is not None or T != S):
+        mask, causal = combine_masks(mask, causal_mask(T, S, device=Q.device)), False
+    if bias is not None:
+        # torch's kernels add one tensor: what is forbidden becomes a bias of -inf.
+        bias = bias.to(Q.dtype)
+        mask = bias if mask is None else torch.where(mask, bias, -math.inf)
+    if mask is not None:
         mask = torch.atleast_2d(mask)  # torch's kernels look for the query dimension
-    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
+    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask, is_causal=causal, scale=scale)
 
 
 def attention_weights(
     Q: Float[Tensor, "... T d_k"],
     K: Float[Tensor, "... S d_k"],
     mask: Bool[Tensor, "... T S"] | None = None,
+    *,
+    causal: bool = False,
+    bias: Float[Tensor, "... T S"] | None = None,
+    scale: float | None = None,
 ) -> Float[Tensor, "... T S"]:
-    """The matrix softmax(Q K^T / sqrt(d_k)); a row sums to 1, or to 0 if it is fully masked.
+    """The matrix softmax(Q K^T * scale + bias); a row sums to 1, or to 0 if it is fully masked.
 
     Raises: as `scaled_dot_product_attention`.
     """
@@ -130,7 +175,13 @@ def attention_weights(
     # In float16 a score above 65504 would be infinite before it is scaled down.
     compute = torch.promote_types(Q.dtype, torch.float32)
     # q . k is a sum of d_k terms: with unit-variance terms its standard deviation is sqrt(d_k).
-    scores = dot_scores(Q.to(compute), K.to(compute)) / math.sqrt(Q.shape[-1])
+    scale = 1 / math.sqrt(Q.shape[-1]) if scale is None else scale
+    scores = dot_scores(Q.to(compute), K.to(compute)) * scale
+    _check_mask_and_bias(mask, bias, scores.shape)
+    if bias is not None:
+        scores = scores + bias
+    if causal:
+        mask = combine_masks(mask, causal_mask(*scores.shape[-2:], device=scores.device))
     return masked_softmax(scores, mask).to(Q.dtype)
 
 
@@ -153,14 +204,28 @@ def self_attention(
     return A @ W_O.T
 
 
-class MultiHeadSelfAttention(nn.Module):
-    """h heads of width d_model / h side by side, concatenated and mixed by W_O.
+class LayerCache(Protocol):
+    """Where a layer keeps the keys and values of earlier positions; see `cache.KVCache`."""
 
-    State: `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `output_proj.weight`, each
-    (d_model, d_model), (out, in); rows of head n are n * d_head to (n + 1) * d_head - 1. No biases.
-    Raises: ValueError when n_heads does not divide d_model, the implementation is unknown, or the
-    input width is not d_model.
-    Source: L1 "Dimensions"; L2 "Parallelizing multi-head attention".
+    def append(
+        self, K: Float[Tensor, "... kv T d"], V: Float[Tensor, "... kv T d"]
+    ) -> tuple[Float[Tensor, "... kv S d"], Float[Tensor, "... kv S d"]]:
+        """Store the new keys and values; return all that the new queries may look at."""
+        ...
+
+
+class MultiHeadAttention(nn.Module):
+    """h heads side by side, concatenated and mixed by W_O; K and V may have fewer heads than Q.
+
+    `n_kv_heads` = `n_heads` is the lectures' multi-head attention, 1 is multi-query, between them
+    grouped-query: heads n * g to (n + 1) * g - 1 of Q share head n of K and V, g = h / n_kv_heads.
+    State: `q_proj.weight` (h * d_head, d_model), `k_proj.weight` and `v_proj.weight` (n_kv_heads *
+    d_head, d_model), `output_proj.weight` (d_model, h * d_head), (out, in), each with a `.bias` if
+    `bias`; rows of head n are n * d_head to (n + 1) * d_head - 1.
+    Raises: ValueError when n_heads does not divide d_model (and no d_head is given), n_kv_heads does
+    not divide n_heads, the implementation is unknown, or the input width is not d_model.
+    Source: L1 "Dimensions"; L2 "Parallelizing multi-head attention"; L4 model table; Shazeer 2019;
+    Ainslie et al. 2023 (GQA).
     """
 
     def __init__(
@@ -168,45 +233,97 @@ class MultiHeadSelfAttention(nn.Module):
         d_model: int,
         n_heads: int,
         *,
+        n_kv_heads: int | None = None,
+        d_head: int | None = None,
+        bias: bool = False,
         implementation: Implementation = "fused",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if n_heads < 1 or d_model % n_heads:
+        if n_heads < 1 or (d_head is None and d_model % n_heads):
             raise ValueError(f"n_heads must divide d_model = {d_model}, got n_heads = {n_heads}")
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        if n_kv_heads < 1 or n_heads % n_kv_heads:
+            raise ValueError(
+                f"n_kv_heads must divide n_heads = {n_heads}, got n_kv_heads = {n_kv_heads}"
+            )
         _check_implementation(implementation)
-        self.d_model, self.n_heads = d_model, n_heads
+        d_head = d_model // n_heads if d_head is None else d_head
+        self.d_model, self.n_heads, self.n_kv_heads = d_model, n_heads, n_kv_heads
         self.implementation: Implementation = implementation
-        self.q_proj = nn.Linear(d_model, d_model, bias=False, device=device, dtype=dtype)
-        self.k_proj = nn.Linear(d_model, d_model, bias=False, device=device, dtype=dtype)
-        self.v_proj = nn.Linear(d_model, d_model, bias=False, device=device, dtype=dtype)
-        self.output_proj = nn.Linear(d_model, d_model, bias=False, device=device, dtype=dtype)
+
+        def linear(d_in: int, d_out: int) -> nn.Linear:
+            return nn.Linear(d_in, d_out, bias=bias, device=device, dtype=dtype)
+
+        self.q_proj = linear(d_model, n_heads * d_head)
+        self.k_proj = linear(d_model, n_kv_heads * d_head)
+        self.v_proj = linear(d_model, n_kv_heads * d_head)
+        self.output_proj = linear(n_heads * d_head, d_model)
 
     def forward(
-        self, x: Float[Tensor, "... T d"], mask: Bool[Tensor, "... T T"] | None = None
+        self,
+        x: Float[Tensor, "... T d"],
+        mask: Bool[Tensor, "... T S"] | None = None,
+        *,
+        memory: Float[Tensor, "... S d"] | None = None,
+        causal: bool = False,
+        bias: Float[Tensor, "... h T S"] | None = None,
+        scale: float | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        layout: Layout = "interleaved",
+        cache: LayerCache | None = None,
     ) -> Float[Tensor, "... T d"]:
-        """Shapes: x (..., T, d_model); mask (..., T, T), shared by all heads; out as x."""
+        """Shapes: x (..., T, d_model); mask (..., T, S), shared by all heads; out as x.
+
+        Keys and values come from `memory` (cross-attention), or from x itself after what `cache`
+        holds. `rotary` is the cosines and sines of `rope.rope_table`; `bias` has one matrix a head.
+        """
         if x.shape[-1] != self.d_model:
             raise ValueError(
                 f"the last dimension must be d_model = {self.d_model}, got {tuple(x.shape)}"
             )
-        Q, K, V = (self._split(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        source = x if memory is None else memory
+        Q = self._split(self.q_proj(x), self.n_heads)
+        K = self._split(self.k_proj(source), self.n_kv_heads)
+        V = self._split(self.v_proj(source), self.n_kv_heads)
+        if rotary is not None:
+            Q, K = (rotate(x, *rotary, layout, implementation=self.implementation) for x in (Q, K))
+        if cache is not None:
+            K, V = cache.append(K, V)
         if mask is not None:
-            mask = mask.unsqueeze(-3)  # (..., 1, T, T): one mask for every head
+            mask = mask.unsqueeze(-3)  # (..., 1, T, S): one mask for every head
+        if self.n_kv_heads != self.n_heads:
+            group = self.n_heads // self.n_kv_heads
+            K, V = K.repeat_interleave(group, dim=-3), V.repeat_interleave(group, dim=-3)
         heads = scaled_dot_product_attention(
-            Q, K, V, mask, implementation=self.implementation
+            Q,
+            K,
+            V,
+            mask,
+            causal=causal,
+            bias=bias,
+            scale=scale,
+            implementation=self.implementation,
         )  # (..., h, T, d_head)
         return self.output_proj(heads.transpose(-3, -2).flatten(-2))  # (..., T, d_model)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(-3, -2)  # (..., h, T, d_head)
+    @staticmethod
+    def _split(x: Tensor, n_heads: int) -> Tensor:
+        return x.unflatten(-1, (n_heads, -1)).transpose(-3, -2)  # (..., n_heads, T, d_head)
 
 
 def _check_same_width(Q: Tensor, K: Tensor) -> None:
     if Q.shape[-1] != K.shape[-1]:
         raise ValueError(
             f"queries and keys must have the same width, got {Q.shape[-1]} and {K.shape[-1]}"
+        )
+
+
+def _check_same_length(K: Tensor, V: Tensor) -> None:
+    if K.shape[-2] != V.shape[-2]:
+        raise ValueError(
+            f"K and V must hold the same number of positions, got {K.shape[-2]} and {V.shape[-2]}"
         )
 
 
@@ -224,10 +341,23 @@ def _check_implementation(implementation: str) -> None:
 
 def _check_mask(mask: Tensor, scores_shape: torch.Size) -> None:
     require_boolean(mask)
-    # Broadcasting may stretch the mask, never the scores: that would invent queries or keys.
-    sizes = zip(reversed(mask.shape), reversed(scores_shape), strict=False)
-    if mask.dim() > len(scores_shape) or any(m not in (1, s) for m, s in sizes):
+    _check_broadcasts("mask", mask, scores_shape)
+
+
+def _check_mask_and_bias(
+    mask: Tensor | None, bias: Tensor | None, scores_shape: torch.Size
+) -> None:
+    if mask is not None:
+        _check_mask(mask, scores_shape)
+    if bias is not None:
+        _check_broadcasts("bias", bias, scores_shape)
+
+
+def _check_broadcasts(name: str, given: Tensor, scores_shape: torch.Size) -> None:
+    # Broadcasting may stretch what is given, never the scores: that would invent queries or keys.
+    sizes = zip(reversed(given.shape), reversed(scores_shape), strict=False)
+    if given.dim() > len(scores_shape) or any(m not in (1, s) for m, s in sizes):
         raise ValueError(
-            f"the mask must broadcast to the scores' shape {tuple(scores_shape)}, queries by keys, "
-            f"got {tuple(mask.shape)}"
+            f"the {name} must broadcast to the scores' shape {tuple(scores_shape)}, queries by "
+            f"keys, got {tuple(given.shape)}"
         )

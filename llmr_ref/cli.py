@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from llmr_ref import cli_model
+
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PORT = 8000
 
@@ -167,15 +169,43 @@ def matrix(assignment: str, course: Path) -> None:
     sys.exit(kill_matrix.main(assignment))
 
 
-@llmr.command()
+# --- models ------------------------------------------------------------------------------------
+
+for command in cli_model.COMMANDS:
+    llmr.add_command(command)
+
+
+# --- measurements ------------------------------------------------------------------------------
+
+
+@llmr.group("bench")
+def bench_group() -> None:
+    """Measure how long things take."""
+
+
+@bench_group.command("check")
 @click.argument("assignment", default="attention")
 @course_option
-def bench(assignment: str, course: Path) -> None:
+def bench_check(assignment: str, course: Path) -> None:
     """Measure how long a student waits for the check of each exercise of ASSIGNMENT."""
     known_assignment(course, assignment)
     from llmr_ref.grading import bench as waiting
 
     sys.exit(waiting.main(assignment))
+
+
+@bench_group.command("reference")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--rounds", type=click.IntRange(3), default=7, show_default=True)
+@click.option("--only", multiple=True, metavar="TOPIC", help="One topic of all; repeatable.")
+def bench_reference(device: str, rounds: int, only: tuple[str, ...]) -> None:
+    """Measure the reference against its peers; exit code 1 where it is slower than wanted."""
+    from llmr_ref.bench import reference
+
+    try:
+        sys.exit(reference.main(device=device, rounds=rounds, only=only))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 # --- everybody ---------------------------------------------------------------------------------
@@ -209,3 +239,7 @@ def main() -> None:
     except (OSError, RuntimeError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":  # torchrun starts modules, not commands
+    main()

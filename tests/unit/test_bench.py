@@ -1,4 +1,4 @@
-"""`llmr bench`: what a student waits for."""
+"""`llmr bench check`: what a student waits for."""
 
 import re
 

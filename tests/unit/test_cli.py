@@ -45,7 +45,15 @@ def test_the_command_starts_without_its_heavy_parts():
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("book", "build"), ("book", "serve"), *((name,) for name in cli.llmr.commands)],
+    [
+        (),
+        *((name,) for name in cli.llmr.commands),
+        *(
+            (group, name)
+            for group in ("book", "bench", "tokenize")
+            for name in cli.llmr.commands[group].commands
+        ),
+    ],
 )
 def test_every_command_explains_itself(command):
     result = llmr(*command, "--help")
@@ -136,6 +144,40 @@ def test_matrix_ends_with_what_the_matrix_says(monkeypatch, code):
 
     monkeypatch.setattr(matrix, "main", lambda assignment: code)
     assert llmr("matrix", "attention").exit_code == code
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_bench_check_measures_an_assignment(course, monkeypatch, code):
+    from llmr_ref.grading import bench
+
+    calls = []
+    monkeypatch.setattr(bench, "main", lambda assignment: calls.append(assignment) or code)
+    assert llmr("bench", "check", "tokenizer", "--course", course).exit_code == code
+    assert llmr("bench", "check").exit_code == code
+    assert calls == ["tokenizer", "attention"]
+    result = llmr("bench", "check", "attenton", "--course", course)
+    assert result.exit_code == 2 and "There is: attention, tokenizer." in result.output
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_bench_reference_passes_its_options_on(monkeypatch, code):
+    from llmr_ref.bench import reference
+
+    calls = []
+    monkeypatch.setattr(reference, "main", lambda **options: calls.append(options) or code)
+    assert llmr("bench", "reference").exit_code == code
+    options = ("--device", "cuda", "--rounds", 9, "--only", "rotary", "--only", "memory")
+    assert llmr("bench", "reference", *options).exit_code == code
+    assert calls == [
+        {"device": "cpu", "rounds": 7, "only": ()},
+        {"device": "cuda", "rounds": 9, "only": ("rotary", "memory")},
+    ]
+
+
+def test_bench_reference_refuses_a_topic_that_is_not_there():
+    result = llmr("bench", "reference", "--only", "poetry")
+    assert result.exit_code == 2 and "no topic ['poetry']" in result.output
+    assert llmr("bench", "reference", "--rounds", 1).exit_code == 2
 
 
 def test_serving_a_book_that_is_not_built_says_how_to_build_it(monkeypatch, tmp_path):

@@ -21,6 +21,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
+GROUPS = tomllib.loads(PYPROJECT)["dependency-groups"]  # installed without their dependencies
 DECLARED = [Requirement(text) for text in tomllib.loads(PYPROJECT)["project"]["dependencies"]]
 LOCK = (ROOT / "requirements.lock").read_text().splitlines()
 PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;#]+)")
@@ -141,13 +142,26 @@ def code_of(path: Path) -> str:
 )
 def test_imports_only_what_is_declared(path):
     distributions = installed_modules()
-    declared = {canonicalize_name(requirement.name) for requirement in DECLARED} | {"llmr"}
+    groups = [Requirement(text) for group in GROUPS.values() for text in group]
+    declared = {canonicalize_name(requirement.name) for requirement in [*DECLARED, *groups]} | {
+        "llmr"
+    }
     ours = {file.stem for file in path.parent.glob("*.py")} | {
         file.stem for folder in ("book/_ext", "tests") for file in (ROOT / folder).rglob("*.py")
     }
     undeclared = {
         module
         for module in imported_modules(code_of(path)) - sys.stdlib_module_names - ours
-        if not declared & {canonicalize_name(name) for name in distributions.get(module, [])}
+        if not declared & {canonicalize_name(name) for name in distributions.get(module, [module])}
     }
     assert not undeclared, f"declare in pyproject.toml what provides {sorted(undeclared)}"
+
+
+def test_what_is_read_but_not_imported_is_installed_as_pinned():
+    for text in GROUPS["data"]:
+        pinned = Requirement(text)
+        assert pinned.specifier.contains(version(pinned.name)), text
+    block = PYPROJECT.split("\n[dependency-groups]")[1].split("\n[")[0]
+    lines = [line for line in block.splitlines() if line.strip().startswith('"')]
+    assert len(lines) == sum(map(len, GROUPS.values()))
+    assert all(re.search(r'",\s+# \S.{7,}', line) for line in lines)

@@ -4,19 +4,27 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from llmr_ref.rope import (
+    RopeScaling,
     apply_rope,
+    attention_factor,
+    attention_temperature,
     convert_layout,
     rope_angles,
     rope_frequencies,
+    rope_table,
     rope_wavelengths,
+    rotate,
     rotate_pairs,
+    scaled_frequencies,
+    yarn_ramp,
 )
 
 LAYOUTS = ["interleaved", "half"]
@@ -379,6 +387,433 @@ def test_rotation_passes_gradcheck_in_vectors_and_positions(layout):
     )
 
 
+# --- tables of cosines and sines, and the fused rotation ----------------------------------------
+
+IMPLEMENTATIONS = ["fused", "explicit"]
+EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+REAL = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def table(d, positions=ODD_POSITIONS, dtype=torch.float64):
+    return rope_table(positions, d, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_table_is_cosine_and_sine_of_the_angles(dtype):
+    positions = torch.tensor([[5, 3, 99_999], [0, 2, -7]])
+    cos, sin = rope_table(positions, 6, 100.0, dtype=dtype)
+    angles = rope_angles(positions, 6, 100.0)
+    assert cos.dtype == sin.dtype == dtype
+    assert torch.equal(cos, angles.cos().to(dtype))
+    assert torch.equal(sin, angles.sin().to(dtype))
+
+
+def test_a_table_is_float32_and_has_base_10000_unless_told():
+    cos, sin = rope_table(ODD_POSITIONS, 6)
+    angles = rope_angles(ODD_POSITIONS, 6)
+    assert torch.equal(cos, angles.cos().float())
+    assert torch.equal(sin, angles.sin().float())
+
+
+def test_a_table_lives_where_it_is_wanted():
+    for tensor in rope_table(ODD_POSITIONS, 6, device="meta"):
+        assert tensor.is_meta
+    for tensor in rope_table(ODD_POSITIONS.to("meta"), 6):
+        assert tensor.is_meta
+
+
+@BOTH
+@EACH
+def test_rotating_by_a_table_is_turning_by_its_positions(layout, implementation):
+    x = randn(2, 3, 6, 8, seed=0)
+    out = rotate(x, *table(8), layout, implementation=implementation)
+    # The same products and sums in another order: a few eps of a length of about 5.
+    assert_close(out, apply_rope(x, ODD_POSITIONS, layout=layout), rtol=0, atol=1e-14)
+
+
+def test_the_layout_is_interleaved_and_the_implementation_fused_unless_told():
+    x = randn(6, 8, seed=0, dtype=torch.float32)
+    cos, sin = table(8, dtype=torch.float32)
+    assert torch.equal(rotate(x, cos, sin), rotate(x, cos, sin, "interleaved"))
+    x = randn(64, 256, seed=0, dtype=torch.float32)
+    cos, sin = table(256, torch.arange(64) * 37, torch.float32)
+    default = rotate(x, cos, sin, "half")
+    assert torch.equal(default, rotate(x, cos, sin, "half", implementation="fused"))
+    # With 16,384 numbers some are rounded once in one and twice in the other.
+    assert not torch.equal(default, rotate(x, cos, sin, "half", implementation="explicit"))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("gradients", [True, False])
+@settings(max_examples=25)
+@given(
+    lead=st.lists(st.integers(1, 3), max_size=2),
+    T=st.integers(1, 5),
+    d=EVEN,
+    shared=st.booleans(),
+    seed=SEEDS,
+)
+def test_fused_equals_explicit(layout, dtype, gradients, lead, T, d, shared, seed):
+    x = randn(*lead, T, d, seed=seed, dtype=dtype)
+    positions = randn(*([] if shared else lead), T, seed=seed + 1) * 1000
+    cos, sin = rope_table(positions, d, dtype=torch.promote_types(dtype, torch.float32))
+    with torch.set_grad_enabled(gradients):
+        fused = rotate(x, cos, sin, layout)
+    explicit = rotate(x, cos, sin, layout, implementation="explicit")
+    assert fused.dtype == dtype
+    # A fused multiply-add rounds once where two operations round twice.
+    bound = 2 * torch.finfo(dtype).eps * math.sqrt(2) * x.abs().max().item()
+    assert_close(fused, explicit, rtol=0, atol=bound)
+
+
+@BOTH
+@EACH
+@pytest.mark.parametrize("gradients", [True, False])
+def test_any_memory_layout_gives_the_same_rotation(layout, implementation, gradients):
+    x = randn(2, 3, 6, 8, seed=0)
+    cos, sin = table(8)
+    expected = rotate(x, cos, sin, layout, implementation="explicit")
+    views = {
+        "heads of a projection": x.transpose(1, 2).contiguous().transpose(1, 2),
+        "a slice of a wider projection": torch.cat((x, x, x), dim=-1)[..., 8:16],
+        "columns far apart": x.mT.contiguous().mT,
+        "rows an odd distance apart": torch.nn.functional.pad(x, (0, 1))[..., :8],
+        "an odd start": torch.cat((torch.zeros(1), x.flatten()))[1:].view(x.shape),
+    }
+    for name, view in views.items():
+        assert torch.equal(view, x), name
+        with torch.set_grad_enabled(gradients):
+            out = rotate(view, cos, sin, layout, implementation=implementation)
+        assert_close(out, expected, rtol=0, atol=1e-14, msg=name)
+    same = x[:1].expand(4, -1, -1, -1)
+    with torch.set_grad_enabled(gradients):
+        out = rotate(same, cos, sin, layout, implementation=implementation)
+    assert_close(out, expected[:1].expand(4, -1, -1, -1), rtol=0, atol=1e-14)
+
+
+@BOTH
+@pytest.mark.parametrize("gradients", [True, False])
+def test_heads_seen_in_a_projection_are_not_copied_to_be_dense(layout, gradients):
+    x = randn(2, 6, 3, 8, seed=0).transpose(1, 2)
+    with torch.set_grad_enabled(gradients):
+        assert rotate(x, *table(8), layout).stride() == x.stride()
+
+
+@BOTH
+@EACH
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_table_without_rows_turns_no_rows(layout, implementation, gradients):
+    x, positions = torch.zeros(2, 0, 6), torch.zeros(0)
+    with torch.set_grad_enabled(gradients):
+        out = rotate(x, *rope_table(positions, 6), layout, implementation=implementation)
+    assert out.shape == (2, 0, 6)
+
+
+@BOTH
+@EACH
+def test_one_row_of_the_table_may_serve_all_rows(layout, implementation):
+    x = randn(2, 5, 8, seed=0)
+    cos, sin = table(8, torch.tensor([41]))
+    out = rotate(x, cos, sin, layout, implementation=implementation)
+    assert_close(out, apply_rope(x, torch.full((5,), 41), layout=layout), rtol=0, atol=1e-14)
+
+
+@BOTH
+@EACH
+def test_rotation_by_a_table_passes_gradcheck_twice(layout, implementation):
+    x = randn(2, 3, 6, 4, seed=0).transpose(0, 1).requires_grad_()
+    cos, sin = table(4)
+
+    def turn(x):
+        return rotate(x, cos, sin, layout, implementation=implementation)
+
+    assert torch.autograd.gradcheck(turn, x)
+    assert torch.autograd.gradgradcheck(turn, x)
+
+
+@pytest.mark.parametrize(
+    ("layout", "implementation"),
+    [("interleaved", "fused"), ("interleaved", "explicit"), ("half", "explicit")],
+)
+def test_a_table_may_require_gradients(layout, implementation):
+    x, (cos, sin) = randn(6, 4, seed=0), table(4)
+    assert torch.autograd.gradcheck(
+        lambda cos, sin: rotate(x, cos, sin, layout, implementation=implementation),
+        (cos.requires_grad_(), sin.requires_grad_()),
+    )
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_where_it_may_not_the_error_says_so(which):
+    given = list(table(4))
+    given[which].requires_grad_()
+    with pytest.raises(ValueError, match=r"cos and sin as constants.*implementation='explicit'"):
+        rotate(randn(6, 4, seed=0), *given, "half")
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_of_16_bit_vectors_are_turned_in_32_bits(layout, dtype):
+    cos, sin = table(8, dtype=torch.float32)
+    x = randn(2, 6, 8, seed=0, dtype=dtype).requires_grad_()
+    arriving = randn(2, 6, 8, seed=1, dtype=dtype)
+    (gradient,) = torch.autograd.grad(rotate(x, cos, sin, layout), x, arriving)
+    assert gradient.dtype == dtype
+    exact = rotate(arriving, cos, -sin, layout, implementation="explicit")  # turned back
+    assert_close(gradient, exact, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+@BOTH
+def test_a_compiled_rotation_is_one_graph_of_real_numbers(layout):
+    seen = []
+
+    def keep(graph, inputs):
+        seen.extend(node for node in graph.graph.nodes if node.op.startswith("call"))
+        return graph.forward
+
+    torch._dynamo.reset()
+    x, (cos, sin) = randn(2, 6, 8, seed=0), table(8)
+    compiled = torch.compile(lambda x: rotate(x, cos, sin, layout), backend=keep, fullgraph=True)
+    assert torch.equal(compiled(x), rotate(x, cos, sin, layout, implementation="explicit"))
+    assert seen
+    assert not any("complex" in str(node.target) for node in seen)
+
+
+# --- longer contexts ----------------------------------------------------------------------------
+
+
+def from_hugging_face(kind, d, base, original_length, length=None, **parameters):
+    """Frequencies and attention factor as `transformers` computes them, float32."""
+    config = LlamaConfig(
+        hidden_size=d,
+        num_attention_heads=1,
+        head_dim=d,
+        max_position_embeddings=original_length,
+        rope_parameters={
+            "rope_type": kind,
+            "rope_theta": base,
+            "original_max_position_embeddings": original_length,
+            **parameters,
+        },
+    )
+    return ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len=length)
+
+
+LONGER = [
+    ("linear", {"factor": 4.0}),
+    ("dynamic", {"factor": 4.0}),
+    ("dynamic", {"factor": 2.5}),
+    ("yarn", {"factor": 4.0}),
+    ("yarn", {"factor": 16.0, "truncate": False}),
+    ("yarn", {"factor": 8.0, "beta_fast": 20.0, "beta_slow": 2.0}),
+    ("yarn", {"factor": 8.0, "attention_factor": 1.7}),
+    ("yarn", {"factor": 1.0}),
+    ("llama3", {"factor": 8.0, "beta_fast": 4.0, "beta_slow": 1.0}),
+    ("llama3", {"factor": 32.0, "beta_fast": 6.0, "beta_slow": 2.0}),
+]
+
+
+@pytest.mark.parametrize(("kind", "parameters"), LONGER)
+@pytest.mark.parametrize("length", [None, 100, 2048, 5000])
+@pytest.mark.parametrize(
+    ("d", "base", "original_length"),
+    [(64, 10_000.0, 2048), (128, 500_000.0, 8192), (8, 100.0, 64), (96, 10_000.0, 40)],
+)
+def test_scaled_frequencies_are_hugging_faces(kind, parameters, length, d, base, original_length):
+    scaling = RopeScaling(kind, original_length=original_length, **parameters)
+    names = {"beta_fast": "high_freq_factor", "beta_slow": "low_freq_factor"}
+    theirs = {
+        names.get(name, name) if kind == "llama3" else name: value
+        for name, value in parameters.items()
+    }
+    expected, factor = from_hugging_face(kind, d, base, original_length, length, **theirs)
+    ours = scaled_frequencies(d, base, scaling, length)
+    assert ours.dtype == torch.float64
+    # Theirs are float32: an exponent of up to ln(base) is rounded, then four more operations.
+    assert_close(ours.float(), expected, rtol=(math.log(base) + 4) * 2**-23, atol=0)
+    assert attention_factor(scaling) == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "parameters"), LONGER)
+def test_a_scaled_table_is_hugging_faces(kind, parameters):
+    if kind == "llama3":
+        theirs = {"factor": parameters["factor"]}
+        theirs |= {"high_freq_factor": parameters["beta_fast"]}
+        theirs |= {"low_freq_factor": parameters["beta_slow"]}
+    else:
+        theirs = parameters
+    positions = torch.tensor([[5, 3, 0, 300, 511], [44, 2, 9, 250, 1]])
+    config = LlamaConfig(
+        hidden_size=64,
+        num_attention_heads=1,
+        head_dim=64,
+        max_position_embeddings=256,
+        rope_parameters={
+            "rope_type": kind,
+            "rope_theta": 10_000.0,
+            "original_max_position_embeddings": 256,
+            **theirs,
+        },
+    )
+    expected = LlamaRotaryEmbedding(config)(torch.zeros(1), positions)
+    ours = rope_table(positions, 64, 10_000.0, RopeScaling(kind, original_length=256, **parameters))
+    for own, other in zip(ours, expected, strict=True):
+        assert own.dtype == torch.float32
+        # A float32 angle of 511 is off by up to three roundings, see above; cos and sin may grow.
+        assert_close(own, other[..., :32], rtol=0, atol=2 * 3 * 511 * 2**-24)
+
+
+def test_interpolated_positions_are_divided_by_the_factor():
+    scaling = RopeScaling("linear", 4.0, 2048)
+    assert torch.equal(scaled_frequencies(8, 100.0, scaling), rope_frequencies(8, 100.0) / 4)
+    cos, _ = rope_table(torch.tensor([8192]), 8, 100.0, scaling, dtype=torch.float64)
+    assert_close(cos, rope_angles(torch.tensor([2048]), 8, 100.0).cos())
+
+
+@given(d=st.integers(2, 40).map(lambda n: 2 * n), base=BASES, factor=st.floats(1, 64))
+def test_ntk_slows_the_slowest_pair_by_the_factor_and_the_fastest_not_at_all(d, base, factor):
+    ratio = rope_frequencies(d, base) / scaled_frequencies(d, base, RopeScaling("ntk", factor, 512))
+    assert ratio[0] == 1
+    assert_close(ratio[-1].item(), factor, rtol=1e-12, atol=0)
+    assert_close(ratio, factor ** (torch.arange(d // 2) / (d / 2 - 1)).double(), rtol=1e-5, atol=0)
+
+
+def test_dynamic_is_plain_up_to_the_trained_length_and_then_grows_with_the_length():
+    scaling = RopeScaling("dynamic", 4.0, 512)
+    plain = rope_frequencies(8)
+    for length in (None, 1, 511, 512):
+        assert torch.equal(scaled_frequencies(8, scaling=scaling, length=length), plain)
+    for length in (513, 1024, 4096):
+        ntk = RopeScaling("ntk", 4 * length / 512 - 3, 512)
+        dynamic = scaled_frequencies(8, scaling=scaling, length=length)
+        assert_close(dynamic, scaled_frequencies(8, scaling=ntk), rtol=1e-14, atol=0)
+
+
+def test_a_dynamic_table_is_made_for_its_largest_position_unless_told():
+    scaling = RopeScaling("dynamic", 4.0, 512)
+    positions = torch.tensor([3, 1023, 7])
+    alone = rope_table(positions, 8, scaling=scaling)
+    told = rope_table(positions, 8, scaling=scaling, length=1024)
+    longer = rope_table(positions, 8, scaling=scaling, length=2048)
+    assert torch.equal(alone[0], told[0]) and torch.equal(alone[1], told[1])
+    assert not torch.equal(alone[0], longer[0])
+    between = rope_table(positions - 0.5, 8, scaling=scaling)  # 1022.5 lies in 1024 places
+    assert torch.equal(between[0], rope_table(positions - 0.5, 8, scaling=scaling, length=1024)[0])
+    before = rope_table(torch.tensor([-5]), 8, scaling=scaling)
+    assert torch.equal(before[0], rope_table(torch.tensor([-5]), 8)[0])
+    assert rope_table(torch.zeros(0), 8, scaling=scaling)[0].shape == (0, 4)
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+@given(
+    d=st.integers(4, 64).map(lambda n: 2 * n),
+    base=st.sampled_from([100.0, 10_000.0, 500_000.0]),
+    original_length=st.integers(300, 10_000),
+    slow=st.floats(0.5, 4),
+    ratio=st.floats(4, 64),
+)
+def test_yarn_keeps_fast_pairs_and_interpolates_slow_ones(
+    truncate, d, base, original_length, slow, ratio
+):
+    scaling = RopeScaling("yarn", 8.0, original_length, slow * ratio, slow, truncate=truncate)
+    theta = rope_frequencies(d, base)
+    scaled = scaled_frequencies(d, base, scaling)
+    ramp = yarn_ramp(d, base, scaling)
+    turns = original_length * theta / (2 * math.pi)
+    fast, lazy = turns >= slow * ratio * (1 + 1e-9), turns <= slow * (1 - 1e-9)
+    assert (ramp.diff() >= 0).all()
+    assert (ramp[fast] == 0).all()
+    assert torch.equal(scaled[fast], theta[fast])
+    if not truncate:
+        assert (ramp[lazy] == 1).all()
+        inside = ~fast & ~lazy & (turns < slow * ratio) & (turns > slow)
+        # Linear in k, so in the logarithm of the turns.
+        if turns[0] >= slow * ratio and turns[-1] <= slow:
+            expected = (slow * ratio / turns).log() / math.log(ratio)
+            assert_close(ramp[inside], expected[inside], rtol=0, atol=1e-9)
+    assert_close(scaled, theta * (1 - ramp) + theta / 8 * ramp, rtol=1e-14, atol=0)
+
+
+def test_truncation_widens_the_ramp_to_whole_pairs():
+    d, base = 64, 10_000.0
+    exact = RopeScaling("yarn", 4.0, 2048, truncate=False)
+    low, high = (
+        d * math.log(2048 / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1)
+    )
+    k = torch.arange(32, dtype=torch.float64)
+    assert_close(yarn_ramp(d, base, exact), ((k - low) / (high - low)).clamp(0, 1))
+    whole = RopeScaling("yarn", 4.0, 2048)
+    low, high = math.floor(low), math.ceil(high)
+    assert (low, high) == (8, 21)
+    assert_close(yarn_ramp(d, base, whole), ((k - low) / (high - low)).clamp(0, 1))
+
+
+def test_the_ramp_keeps_its_sense_where_its_ends_leave_the_pairs():
+    # In 4 tokens no pair turns once: all are slow but the first, which the ramp starts at.
+    short = yarn_ramp(16, 10_000.0, RopeScaling("yarn", 2.0, 4))
+    assert short.tolist() == [0.0] + [1.0] * 7
+    # With a base near 1 every pair turns fast.
+    assert yarn_ramp(16, 1.5, RopeScaling("yarn", 2.0, 1_000_000)).tolist() == [0.0] * 8
+
+
+def test_llama3_is_a_ramp_in_turns():
+    scaling = RopeScaling("llama3", 8.0, 8192, beta_fast=4.0, beta_slow=1.0)
+    theta = rope_frequencies(128, 500_000.0)
+    turns = 8192 * theta / (2 * math.pi)
+    kept = (turns - 1) / 3
+    expected = torch.where(turns > 4, theta, theta * kept + theta / 8 * (1 - kept))
+    expected = torch.where(turns < 1, theta / 8, expected)
+    assert ((turns > 1) & (turns < 4)).any()
+    assert_close(scaled_frequencies(128, 500_000.0, scaling), expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["linear", "ntk", "dynamic", "yarn", "llama3"])
+def test_a_factor_of_1_changes_nothing(kind):
+    scaling = RopeScaling(kind, 1.0, 1024)  # "dynamic" scales beyond that even so
+    plain = rope_frequencies(16)
+    assert_close(scaled_frequencies(16, scaling=scaling), plain, rtol=1e-15, atol=0)
+    assert attention_factor(scaling) == 1
+    for own, other in zip(
+        rope_table(ODD_POSITIONS, 16, scaling=scaling), rope_table(ODD_POSITIONS, 16), strict=True
+    ):
+        assert_close(own, other, rtol=0, atol=1e-6)
+
+
+def test_without_scaling_the_frequencies_are_the_plain_ones():
+    assert torch.equal(scaled_frequencies(8, 100.0), rope_frequencies(8, 100.0))
+    assert torch.equal(scaled_frequencies(8), rope_frequencies(8))
+    assert attention_factor(None) == attention_temperature(None) == 1
+    for kind in ("linear", "ntk", "dynamic", "llama3"):
+        assert attention_factor(RopeScaling(kind, 4.0, 128)) == 1
+
+
+def test_the_table_divides_scores_by_the_temperature():
+    scaling = RopeScaling("yarn", 16.0, 256)
+    t = attention_temperature(scaling)
+    assert t == pytest.approx((0.1 * math.log(16) + 1) ** -2)
+    assert t < 1
+    q, k = randn(3, 16, seed=0), randn(3, 16, seed=1)
+    positions = torch.tensor([4, 900, 17])
+    cos, sin = rope_table(positions, 16, scaling=scaling, dtype=torch.float64)
+    with_factor = rotate(q, cos, sin) @ rotate(k, cos, sin).mT
+    angles = positions.double()[:, None] * scaled_frequencies(16, scaling=scaling)
+    without = rotate_pairs(q, angles) @ rotate_pairs(k, angles).mT
+    assert_close(with_factor, without / t)
+    assert attention_temperature(RopeScaling("yarn", 16.0, 256, attention_factor=2.0)) == 0.25
+
+
+def test_scaling_is_a_value():
+    assert RopeScaling("yarn", 4.0, 2048) == RopeScaling("yarn", 4, 2048, 32.0, 1.0, None, True)
+    assert len({RopeScaling("ntk", 4.0, 2048), RopeScaling("ntk", 4.0, 2048)}) == 1
+
+
+def test_scaled_frequencies_live_on_the_device_asked_for():
+    for kind in ("linear", "ntk", "dynamic", "yarn", "llama3"):
+        assert scaled_frequencies(8, scaling=RopeScaling(kind, 4.0, 128), device="meta").is_meta
+    assert yarn_ramp(8, 100.0, RopeScaling("yarn", 4.0, 128), device="meta").is_meta
+
+
 # --- inputs are only read -----------------------------------------------------------------------
 
 
@@ -389,8 +824,18 @@ def test_no_input_is_changed(layout):
     apply_rope(x, positions, layout=layout)
     rotate_pairs(x, rope_angles(positions, 8), layout=layout)
     convert_layout(x, layout, "half")
+    cos, sin = rope_table(positions, 8, scaling=RopeScaling("yarn", 4.0, 512))
+    cos_before, sin_before = cos.clone(), sin.clone()
+    for dtype in (torch.float32, torch.float64):
+        x32, before32 = x.to(dtype), before.to(dtype)
+        for implementation in IMPLEMENTATIONS:
+            rotate(x32, cos, sin, layout, implementation=implementation)
+            with torch.no_grad():
+                rotate(x32, cos, sin, layout, implementation=implementation)
+        assert torch.equal(x32, before32)
     assert torch.equal(x, before)
     assert torch.equal(positions, ODD_POSITIONS)
+    assert torch.equal(cos, cos_before) and torch.equal(sin, sin_before)
 
 
 @BOTH
@@ -408,6 +853,11 @@ def test_non_contiguous_inputs_give_the_same_result(layout):
 # --- errors name the value ----------------------------------------------------------------------
 
 X = torch.zeros(2, 3, 4)
+COS = torch.zeros(3, 2)
+
+
+def scaling(kind="yarn", factor=4.0, original_length=512, **more):
+    return RopeScaling(kind, factor, original_length, **more)
 
 
 @pytest.mark.parametrize(
@@ -433,6 +883,37 @@ X = torch.zeros(2, 3, 4)
         (lambda: convert_layout(X, "split", "half"), ValueError, "layout is 'split'"),
         (lambda: convert_layout(X, "half", "split"), ValueError, "layout is 'split'"),
         (lambda: convert_layout(X[..., :3], "half", "interleaved"), ValueError, "got d = 3"),
+        (
+            lambda: apply_rope(X[0], torch.zeros(2, 3)),
+            ValueError,
+            r"one position per row of x: x is \(3, 4\), positions is \(2, 3\)",
+        ),
+        (lambda: apply_rope(X, torch.zeros(5, 3)), ValueError, r"positions is \(5, 3\)"),
+        (lambda: rotate(X.long(), COS, COS), TypeError, r"got torch\.int64"),
+        (lambda: rotate(X[..., :3], COS, COS), ValueError, "got d = 3"),
+        (lambda: rotate(X, COS, COS, "split"), ValueError, "layout is 'split'"),
+        (lambda: rotate(X, COS, COS, implementation="fast"), ValueError, "is 'fast'"),
+        (lambda: rotate(X, COS, COS[:1]), ValueError, r"\(2, 3, 2\).* \(3, 2\) and \(1, 2\)"),
+        (lambda: rotate(X, COS[:2], COS[:2]), ValueError, r"got \(2, 2\)"),
+        (lambda: rotate(X, COS[:, :1], COS[:, :1]), ValueError, r"got \(3, 1\)"),
+        (lambda: rotate(X[:, :1], COS, COS), ValueError, r"got \(3, 2\)"),
+        (lambda: rotate(X[0], COS[None], COS[None]), ValueError, r"got \(1, 3, 2\)"),
+        (lambda: rope_table(torch.arange(3), 4, dtype=torch.int64), TypeError, r"torch\.int64"),
+        (lambda: rope_table(torch.arange(3), 5), ValueError, "got d = 5"),
+        (lambda: scaled_frequencies(5), ValueError, "got d = 5"),
+        (lambda: scaled_frequencies(4, length=0), ValueError, "at least 1, got 0"),
+        (lambda: scaled_frequencies(2, scaling=scaling("ntk")), ValueError, "d = 2 is one pair"),
+        (lambda: scaled_frequencies(2, scaling=scaling("dynamic")), ValueError, "d = 2 is one"),
+        (lambda: yarn_ramp(5, 100.0, scaling()), ValueError, "got d = 5"),
+        (lambda: yarn_ramp(4, 1.0, scaling()), ValueError, r"above 1, got 1\.0"),
+        (lambda: scaling("nkt"), ValueError, "kind is 'nkt'; choose one of 'linear', 'ntk'"),
+        (lambda: scaling(factor=0.5), ValueError, r"at least 1, got 0\.5"),
+        (lambda: scaling(factor=math.inf), ValueError, "got inf"),
+        (lambda: scaling(factor=math.nan), ValueError, "got nan"),
+        (lambda: scaling(original_length=0), ValueError, "at least 1, got 0"),
+        (lambda: scaling(beta_fast=1.0), ValueError, r"beta_slow = 1\.0, beta_fast = 1\.0"),
+        (lambda: scaling(beta_slow=0.0), ValueError, r"beta_slow = 0\.0"),
+        (lambda: scaling(attention_factor=0.0), ValueError, r"must be positive, got 0\.0"),
     ],
 )
 def test_an_error_names_the_offending_value(call, error, message):
@@ -455,3 +936,25 @@ def test_cuda_rotation_equals_the_cpu(layout, dtype, positions_on):
     # Fused multiply-add may round once where the CPU rounds twice.
     bound = 2 * torch.finfo(dtype).eps * math.sqrt(2) * x.abs().max().item()
     assert_close(out.cpu(), expected, rtol=0, atol=bound)
+
+
+@pytest.mark.gpu
+@BOTH
+@EACH
+@pytest.mark.parametrize("dtype", REAL)
+def test_cuda_rotation_by_a_table_equals_the_cpu(layout, implementation, dtype):
+    x = randn(2, 6, 3, 8, seed=0, dtype=dtype).transpose(1, 2)
+    wide = torch.promote_types(dtype, torch.float32)
+    tables = rope_table(ODD_POSITIONS, 8, dtype=wide)
+    on_cuda = rope_table(ODD_POSITIONS.cuda(), 8, dtype=wide)
+    here, there = x.clone().requires_grad_(), x.cuda().requires_grad_()
+    expected = rotate(here, *tables, layout, implementation=implementation)
+    out = rotate(there, *on_cuda, layout, implementation=implementation)
+    expected.sum().backward()
+    out.sum().backward()
+    bound = 4 * torch.finfo(dtype).eps * math.sqrt(2) * x.abs().max().item()
+    assert_close(out.cpu(), expected, rtol=0, atol=bound)
+    assert_close(there.grad.cpu(), here.grad, rtol=0, atol=4 * torch.finfo(dtype).eps)
+    with torch.no_grad():
+        again = rotate(there, *on_cuda, layout, implementation=implementation)
+    assert_close(again, out, rtol=0, atol=bound)

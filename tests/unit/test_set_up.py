@@ -59,6 +59,7 @@ class Repository:
     def write_pyproject(self, dependency: str, comment: str = "") -> None:
         (self.root / "pyproject.toml").write_text(
             f'[project]\nname = "x"\ndependencies = ["{dependency}"]  # {comment}\n'
+            '[dependency-groups]\ndata = ["plays==3.0.0"]\n'
         )
 
     def provide(self, name: str, script: str = "exit 0") -> None:
@@ -126,6 +127,14 @@ def test_makes_the_environment_once_and_then_does_nothing(repository):
     code, output = repository.run(MAKE, FILL)
     assert (code, output) == (0, "")
     assert repository.journal == ["make", "fill"]
+
+
+def test_new_data_packages_remake_the_environment(repository):
+    repository.run(MAKE, FILL)
+    pyproject = repository.root / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("plays==3.0.0", "plays==4"))
+    repository.run(MAKE, FILL)
+    assert repository.journal == ["make", "fill", "make", "fill"]
 
 
 def test_a_comment_changes_nothing_but_a_new_lock_remakes_the_environment(repository):
@@ -315,12 +324,14 @@ def test_an_old_python_can_read_the_script_and_it_needs_the_standard_library_alo
     assert imported <= sys.stdlib_module_names
 
 
-def test_the_commands_install_the_lock_and_then_the_project_without_its_dependencies():
-    commands = [command for _, command in set_up.install_steps(Path("/repo"))]
-    venv, lock, project, trial = commands
-    assert venv[1:3] == ["-m", "venv"] and venv[-1] == "/repo/.venv"
-    assert lock[-2:] == ["-r", "/repo/requirements.lock"]
-    assert "--no-deps" in project and project[-2:] == ["--editable", "/repo"]
-    assert all(command[0] == "/repo/.venv/bin/python" for command in (lock, project, trial))
+def test_the_commands_install_the_lock_and_then_data_and_project_without_dependencies(repository):
+    root = str(repository.root)
+    commands = [command for _, command in set_up.install_steps(repository.root)]
+    venv, lock, data, project, trial = commands
+    assert venv[1:3] == ["-m", "venv"] and venv[-1] == f"{root}/.venv"
+    assert lock[-2:] == ["-r", f"{root}/requirements.lock"]
+    assert "--no-deps" in data and data[-1] == "plays==3.0.0"
+    assert "--no-deps" in project and project[-2:] == ["--editable", root]
+    assert all(command[0] == f"{root}/.venv/bin/python" for command in (lock, data, project, trial))
     outside = os.path.realpath(sys.executable)
     assert venv[0] == outside, "an environment cannot make the one that replaces it"

@@ -14,7 +14,7 @@ exercise = Exercise(
     points=5,
     difficulty=4,
     minutes=35,
-    reference=attention.MultiHeadSelfAttention,
+    reference=attention.MultiHeadAttention,
     chapter="masking#many-heads",
 )
 
