@@ -28,9 +28,9 @@ c.CourseDirectory.course_id = "llmr"
 
 # Ours are named, not imported: Jupyter servers read this file too and have no use for torch.
 # Read whatever was handed in, repair it, then nbgrader's own sanitizing.
-c.Autograde.exporter_class = "llmr_ref.grading.submission.SubmissionExporter"
+c.Autograde.exporter_class = "llmr_ref.grading.intake.SubmissionExporter"
 c.Autograde.sanitize_preprocessors = [
-    "llmr_ref.grading.submission.Repair",
+    "llmr_ref.grading.intake.Repair",
     ClearOutput,
     DeduplicateIds,
     OverwriteKernelspec,
@@ -40,13 +40,13 @@ c.Autograde.sanitize_preprocessors = [
 
 # Run the notebook for its pictures, then decide the scores outside of it; the rest is nbgrader's own.
 c.Autograde.autograde_preprocessors = [
-    "llmr_ref.grading.submission.RunForPictures",
+    "llmr_ref.grading.pictures.RunForPictures",
     IgnorePattern,
     ClearMetadataPreprocessor,
     LimitOutput,
-    "llmr_ref.grading.submission.Grade",
+    "llmr_ref.grading.autograde.Grade",
     SaveAutoGrades,
-    "llmr_ref.grading.submission.FlagNeedsLook",
+    "llmr_ref.grading.autograde.FlagNeedsLook",
     AssignLatePenalties,
     CheckCellMetadata,
 ]

@@ -31,9 +31,10 @@ def softmax(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     if x.numel() == 0:
         return x.clone()  # nothing to normalise, and no maximum to subtract
     z = x.to(torch.promote_types(x.dtype, torch.float32))  # 16-bit floats are summed in 32 bits
-    # Subtracting the maximum changes no ratio and keeps every exponent at or below zero.
-    e = (z - z.amax(dim=dim, keepdim=True)).exp()
-    return (e / e.sum(dim=dim, keepdim=True)).to(x.dtype)
+    # Subtracting the maximum changes no ratio and keeps every exponent at or below zero. Since the
+    # result does not depend on it, no gradient flows through it.
+    e = (z - z.detach().amax(dim=dim, keepdim=True)).exp()
+    return (e * e.sum(dim=dim, keepdim=True).reciprocal()).to(x.dtype)
 
 
 def masked_softmax(
@@ -52,6 +53,8 @@ def masked_softmax(
     row_is_empty = ~mask.any(dim=-1, keepdim=True)
     # An empty row is opened for the softmax and closed again after it, so that no nan is ever made.
     weights = softmax(scores.masked_fill(~mask & ~row_is_empty, -math.inf), dim=-1)
+    if mask.device.type == "cpu" and not row_is_empty.any():
+        return weights  # to look is cheaper than to copy; a GPU would have to wait for the answer
     return weights.masked_fill(row_is_empty, 0.0)
 
 
@@ -176,7 +179,7 @@ def attention_weights(
     compute = torch.promote_types(Q.dtype, torch.float32)
     # q . k is a sum of d_k terms: with unit-variance terms its standard deviation is sqrt(d_k).
     scale = 1 / math.sqrt(Q.shape[-1]) if scale is None else scale
-    scores = dot_scores(Q.to(compute), K.to(compute)) * scale
+    scores = dot_scores(Q.to(compute) * scale, K.to(compute))
     _check_mask_and_bias(mask, bias, scores.shape)
     if bias is not None:
         scores = scores + bias

@@ -40,7 +40,7 @@ def layer_norm(
         return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
     z = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = z - z.mean(dim=-1, keepdim=True)
-    out = centred / (centred.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+    out = centred * (centred.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
     if weight is not None:
         out = out * weight
     if bias is not None:
@@ -64,7 +64,7 @@ def rms_norm(
     if implementation == "fused":
         return F.rms_norm(x, x.shape[-1:], weight, eps)
     z = x.to(torch.promote_types(x.dtype, torch.float32))
-    out = z / (z.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+    out = z * (z.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
     return (out if weight is None else out * weight).to(x.dtype)
 
 
@@ -187,7 +187,7 @@ def gelu(
 
 def silu(x: Float[Tensor, "..."], *, implementation: Implementation = "fused") -> Tensor:
     """x sigmoid(x). Source: L1 slide 54; Elfwing et al. 2018."""
-    return F.silu(x) if implementation == "fused" else x / (1 + torch.exp(-x))
+    return F.silu(x) if implementation == "fused" else x * torch.sigmoid(x)
 
 
 def swiglu(

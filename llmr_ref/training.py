@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from llmr_ref.attention import Implementation
 from llmr_ref.data import IGNORE, Stream, sequential_batches
@@ -87,12 +88,51 @@ def cross_entropy(
     reduction: Literal["mean", "sum"],
 ) -> Float[Tensor, ""]:
     """`next_token_loss` without its checks, or the sum in place of the mean."""
-    return F.cross_entropy(
-        _at_least_32_bits(logits).flatten(0, -2),
-        targets.flatten(),
-        ignore_index=ignore_index,
-        reduction=reduction,
-    )
+    logits, targets = logits.flatten(0, -2), targets.flatten()
+    if logits.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.cross_entropy(
+            _at_least_32_bits(logits), targets, ignore_index=ignore_index, reduction=reduction
+        )
+    total = _SummedCrossEntropy.apply(logits, targets, ignore_index)
+    return total if reduction == "sum" else total / (targets != ignore_index).sum()
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """The sum over rows of logsumexp(z) - z_target, with the gradient softmax(z) - onehot(target).
+
+    torch's own writes three arrays as large as the logits on the CPU: the log-probabilities, zeros
+    for the gradient of the picked ones, and the gradient. This one writes the last alone.
+    """
+
+    ROWS = 256  # a block that stays in the processor's cache between its passes
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+        lse = torch.cat(
+            [
+                torch.logsumexp(_at_least_32_bits(z), dim=-1)
+                for z in logits.split(_SummedCrossEntropy.ROWS)
+            ]
+        )
+        counted = targets != ignore_index
+        target_logits = logits.gather(-1, targets.masked_fill(~counted, 0)[:, None])[:, 0]
+        ctx.save_for_backward(logits, targets, lse, counted)
+        return (lse - target_logits).masked_fill(~counted, 0.0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        logits, targets, lse, counted = ctx.saved_tensors
+        out = torch.empty_like(logits, dtype=lse.dtype)
+        weights = (grad * counted).to(lse.dtype)[:, None]
+        blocks = zip(
+            *(x.split(_SummedCrossEntropy.ROWS) for x in (out, logits, lse[:, None], weights)),
+            strict=True,
+        )
+        for g, z, normaliser, weight in blocks:
+            torch.sub(z, normaliser, out=g).exp_().mul_(weight)
+        out.scatter_add_(-1, targets.masked_fill(~counted, 0)[:, None], -weights)
+        return out.to(logits.dtype), None, None
 
 
 def _at_least_32_bits(logits: Tensor) -> Tensor:

@@ -23,9 +23,10 @@ from nbgrader.api import Gradebook, MissingEntry
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from llmr_ref.grading.autograde import checked_exercise
 from llmr_ref.grading.card import inline_code, points
+from llmr_ref.grading.intake import KEY
 from llmr_ref.grading.links import CHAPTERS, section_title, section_url
-from llmr_ref.grading.submission import KEY, checked_exercise
 from llmr_ref.grading.verdict import Misconception, Verdict
 
 # In the order in which the bars stack them.

@@ -17,9 +17,9 @@ import nbformat
 from nbformat.notebooknode import NotebookNode
 
 from llmr_ref.grading import matrix
+from llmr_ref.grading.autograde import checked_exercise
 from llmr_ref.grading.exercise import Answer, Exercise
 from llmr_ref.grading.exercises import assignment_exercises
-from llmr_ref.grading.submission import checked_exercise
 
 MARKER = ".written_by_llmr_sample_class"
 

@@ -75,6 +75,20 @@ def available_tier() -> tuple[int, str]:
     return 2, "bubblewrap works"
 
 
+def grading_tier() -> tuple[int, str]:
+    """The tier in use and why. Raises: RuntimeError when it is weaker than LLMR_LOWEST_TIER (2) allows."""
+    lowest = os.environ.get("LLMR_LOWEST_TIER", "2")
+    if lowest not in ("1", "2"):
+        raise RuntimeError(f"LLMR_LOWEST_TIER is {lowest!r}; set it to 1 or 2, or leave it unset.")
+    tier, reason = available_tier()
+    if tier < int(lowest):
+        raise RuntimeError(
+            f"grading tier {lowest} is required but only tier {tier} is available: {reason}. "
+            "Install what is missing, or set LLMR_LOWEST_TIER=1 to grade without the sandbox."
+        )
+    return tier, reason
+
+
 EMPTY_CALL: dict[str, Any] = {
     "args": (), "kwargs": {}, "init": None, "state": None, "cotangent": None
 }  # fmt: skip

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from course_folder import ASSIGNMENT, Course
 
+from llmr_ref.grading.intake import is_finished
 from llmr_ref.grading.sample_class import sample_class, write_sample_class
-from llmr_ref.grading.submission import is_finished
 
 pytestmark = pytest.mark.course
 

@@ -11,6 +11,7 @@ from course_folder import ASSIGNMENT, SECRET, STUDENTS, files, grade_id
 from nbgrader.api import MissingEntry
 
 from llmr_ref.grading import matrix
+from llmr_ref.grading.autograde import checked_exercise
 from llmr_ref.grading.exercise import submission_seed
 from llmr_ref.grading.exercises import assignment_exercises, get_exercise
 from llmr_ref.grading.sample_class import (
@@ -25,7 +26,6 @@ from llmr_ref.grading.sample_class import (
     write_sample_class,
 )
 from llmr_ref.grading.sample_class import designed_scores as scores_by_design
-from llmr_ref.grading.submission import checked_exercise
 from llmr_ref.grading.verdict import literal, prepare
 
 pytestmark = pytest.mark.course

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from llmr_ref.grading import runner, sandbox
+from llmr_ref.grading.autograde import grade_exercise
 from llmr_ref.grading.exercises import exercise_names, get_exercise
 from llmr_ref.grading.sandbox import EMPTY_CALL, Limits, SandboxError, Worker, available_tier
-from llmr_ref.grading.submission import grade_exercise
 
 pytestmark = pytest.mark.course
 

@@ -17,18 +17,13 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import Execute
 from traitlets.config import PyFileConfigLoader
 
-from llmr_ref.grading import submission
+from llmr_ref.grading import autograde as steps
+from llmr_ref.grading import sandbox
+from llmr_ref.grading.autograde import Grade, checked_exercise, course_secret
 from llmr_ref.grading.exercises import assignment_exercises
+from llmr_ref.grading.intake import Repair, is_finished, read_notebook
 from llmr_ref.grading.sample_class import answer_cell, check_cell
-from llmr_ref.grading.sandbox import SandboxError, Worker
-from llmr_ref.grading.submission import (
-    Grade,
-    Repair,
-    checked_exercise,
-    course_secret,
-    grading_tier,
-    read_notebook,
-)
+from llmr_ref.grading.sandbox import SandboxError, Worker, grading_tier
 
 pytestmark = pytest.mark.course
 
@@ -41,9 +36,7 @@ def autograde(course: Course, *, pictures: bool = False) -> None:
     """`nbgrader autograde` with the course's own configuration, in this process."""
     config = PyFileConfigLoader("nbgrader_config.py", path=str(course.root)).load_config()
     if not pictures:
-        config.Autograde.autograde_preprocessors.remove(
-            "llmr_ref.grading.submission.RunForPictures"
-        )
+        config.Autograde.autograde_preprocessors.remove("llmr_ref.grading.pictures.RunForPictures")
     coursedir = CourseDirectory(config=config)
     coursedir.assignment_id = ASSIGNMENT
     Autograde(coursedir=coursedir, config=config).start()
@@ -377,9 +370,9 @@ def one_right(course):
 
 
 @pytest.mark.parametrize("place, name", [
-    (submission, "get_exercise"), (submission, "submission_seed"), (submission, "prepare"),
-    (submission, "practice_trials"), (submission, "judge"), (Worker, "run"), (Worker, "_start"),
-    (submission, "grade_exercise"),
+    (steps, "get_exercise"), (steps, "submission_seed"), (steps, "prepare"),
+    (steps, "practice_trials"), (steps, "judge"), (Worker, "run"), (Worker, "_start"),
+    (steps, "grade_exercise"),
 ], ids=lambda x: getattr(x, "__name__", x))  # fmt: skip
 def test_a_fault_of_the_grader_is_0_points_and_needs_a_look(one_right, monkeypatch, place, name):
     monkeypatch.setattr(place, name, raising(ZeroDivisionError("a fault of ours")))
@@ -394,14 +387,14 @@ def test_a_fault_of_the_grader_is_0_points_and_needs_a_look(one_right, monkeypat
 
 
 def test_a_fault_in_one_exercise_costs_only_that_one(one_right, monkeypatch):
-    judge = submission.judge
+    judge = steps.judge
 
     def sometimes(exercise, *args, **kwargs):
         if exercise.name == "causal_mask":
             raise SandboxError("the worker failed")
         return judge(exercise, *args, **kwargs)
 
-    monkeypatch.setattr(submission, "judge", sometimes)
+    monkeypatch.setattr(steps, "judge", sometimes)
     autograde(one_right)
     assert {n: v["score"] for n, v in one_right.verdicts("s01").items()} == {
         **ALL, "causal_mask": 0.0
@@ -410,19 +403,19 @@ def test_a_fault_in_one_exercise_costs_only_that_one(one_right, monkeypatch):
 
 
 def test_a_verdict_above_the_points_is_cut(one_right, monkeypatch):
-    judge = submission.judge
+    judge = steps.judge
 
     def generous(*args, **kwargs):
         return judge(*args, **kwargs).model_copy(update={"score": 1000.0})
 
-    monkeypatch.setattr(submission, "judge", generous)
+    monkeypatch.setattr(steps, "judge", generous)
     autograde(one_right)
     assert {n: one_right.scores("s01")[grade_id(n)] for n in ALL} == ALL
 
 
 @pytest.mark.parametrize("place, name", [
-    (Repair, "preprocess"), (Grade, "preprocess"), (submission, "write_verdict"),
-    (submission, "course_secret"), (submission.FlagNeedsLook, "preprocess"),
+    (Repair, "preprocess"), (Grade, "preprocess"), (steps, "write_verdict"),
+    (steps, "course_secret"), (steps.FlagNeedsLook, "preprocess"),
 ], ids=lambda x: getattr(x, "__name__", x))  # fmt: skip
 def test_a_stage_that_fails_altogether_is_loud_gives_nothing_and_is_tried_again(
     one_right, monkeypatch, place, name
@@ -433,7 +426,7 @@ def test_a_stage_that_fails_altogether_is_loud_gives_nothing_and_is_tried_again(
         with pytest.raises(NbGraderException):
             autograde(one_right)
     assert not list((one_right.root / "autograded").glob("*/*/*.ipynb"))
-    if place is not submission.FlagNeedsLook:
+    if place is not steps.FlagNeedsLook:
         assert not any(one_right.scores("s01").values())
     autograde(one_right)
     for student in ("s01", "s02"):
@@ -475,7 +468,7 @@ print("reference found" if os.path.exists(MASKS) else "no reference")
 def test_the_kernel_of_the_pictures_starts_no_process_and_reaches_nothing(one_right):
     def reaches_out(notebook):
         source = REACHES_OUT.replace(
-            "MASKS", repr(str(Path(submission.__file__).parents[1] / "masks.py"))
+            "MASKS", repr(str(Path(steps.__file__).parents[1] / "masks.py"))
         )
         notebook.cells.insert(2, nbformat.v4.new_code_cell(source))
 
@@ -503,7 +496,7 @@ def test_an_interrupted_run_leaves_nothing_that_counts_as_graded(one_right):
     for half in (whole[:5000], "", whole.replace('"graded": true', '"graded": false')):
         (folder / "attention.ipynb").chmod(0o644)
         (folder / "attention.ipynb").write_text(half)
-        assert not submission.is_finished(folder / "attention.ipynb")
+        assert not is_finished(folder / "attention.ipynb")
         autograde(one_right)
         assert (folder / "attention.ipynb").read_text() == whole
     (folder / "attention.ipynb").unlink()
@@ -515,7 +508,7 @@ def test_an_interrupted_run_leaves_nothing_that_counts_as_graded(one_right):
 
 
 def test_grading_refuses_to_fall_below_the_lowest_tier(one_right, monkeypatch):
-    monkeypatch.setattr(submission, "available_tier", lambda: (1, "bubblewrap is not installed"))
+    monkeypatch.setattr(sandbox, "available_tier", lambda: (1, "bubblewrap is not installed"))
     monkeypatch.delenv("LLMR_LOWEST_TIER", raising=False)
     with pytest.raises(RuntimeError) as refusal:
         autograde(one_right)
@@ -527,7 +520,7 @@ def test_grading_refuses_to_fall_below_the_lowest_tier(one_right, monkeypatch):
 
 
 def test_tier_1_is_used_when_it_is_allowed_and_written_down(one_right, monkeypatch):
-    monkeypatch.setattr(submission, "available_tier", lambda: (1, "bubblewrap is not installed"))
+    monkeypatch.setattr(sandbox, "available_tier", lambda: (1, "bubblewrap is not installed"))
     monkeypatch.setenv("LLMR_LOWEST_TIER", "1")
     autograde(one_right)
     assert one_right.autograded("s01").metadata["llmr"]["tier"] == 1
