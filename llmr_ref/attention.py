@@ -33,7 +33,7 @@ def softmax(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     z = x.to(torch.promote_types(x.dtype, torch.float32))  # 16-bit floats are summed in 32 bits
     # Subtracting the maximum changes no ratio and keeps every exponent at or below zero. Since the
     # result does not depend on it, no gradient flows through it.
-    e = (z - z.detach().amax(dim=dim, keepdim=True)).exp()
+    e = (z - z.detach().amax(dim=dim, keepdim=True)).exp_()
     return (e * e.sum(dim=dim, keepdim=True).reciprocal()).to(x.dtype)
 
 

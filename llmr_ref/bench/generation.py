@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from llmr_ref import generation
 from llmr_ref.bench.harness import Comparison, compare
+from llmr_ref.bench.peers import hugging_face
 from llmr_ref.cache import KVCache
 from llmr_ref.config import TransformerConfig
 from llmr_ref.transformer import Transformer
@@ -75,7 +76,7 @@ def competitors(work: Work, device: str) -> dict[str, Callable[[], object]]:
     """
     torch.manual_seed(0)
     model = Transformer(work.config(), device=device)
-    theirs = hugging_face(work, device)
+    theirs = hugging_face(work.config(), device).eval()
     theirs.load_state_dict(llama_weights(model))
     prompt = work.prompt(device)
 
@@ -95,24 +96,6 @@ def competitors(work: Work, device: str) -> dict[str, Callable[[], object]]:
         agree = (tokens == first["Hugging Face"]).double().mean().item()
         assert agree > 0.9, f"{name} agrees with Hugging Face on {agree:.0%} of the tokens"
     return dict(runs)
-
-
-def hugging_face(work: Work, device: str) -> nn.Module:
-    """`LlamaForCausalLM` of the same shape."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(  # type: ignore[call-arg]
-        vocab_size=work.vocab_size,
-        hidden_size=work.d_model,
-        intermediate_size=work.config().ffn_width,
-        num_hidden_layers=work.n_layers,
-        num_attention_heads=work.d_model // 64,
-        max_position_embeddings=PROMPT + NEW,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        attn_implementation="sdpa",
-    )
-    return LlamaForCausalLM(config).eval().to(device)
 
 
 @torch.inference_mode()

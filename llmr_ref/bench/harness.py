@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -110,6 +114,36 @@ def synchronize(device: str) -> None:
     """Wait for what was queued: a CUDA kernel returns before it has run."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
+
+
+def peak_memory(module: str, name: str) -> float:
+    """MB at the peak of a process of its own that runs `module` with `name`: a peak never comes down.
+
+    The module calls `use_given_threads` first and `print_peak` last.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, name],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LLMR_BENCH_THREADS": str(torch.get_num_threads())},
+    )
+    return float(done.stdout.split()[-1])
+
+
+def use_given_threads() -> None:
+    """As many threads as the process that started this one."""
+    torch.set_num_threads(int(os.environ.get("LLMR_BENCH_THREADS", "2")))
+
+
+def print_peak() -> None:
+    """This process's peak in MB, for `peak_memory`."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux hands getrusage's peak on to the processes that a process starts
+        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        print(int(line.split()[1]) / 1024)
+    else:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # bytes on macOS
 
 
 def load_of_others(sample: float = 0.5) -> float:

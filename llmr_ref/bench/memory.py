@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-import torch
-
-from llmr_ref.bench.harness import Comparison, measured
+from llmr_ref.bench.harness import Comparison, measured, peak_memory, print_peak, use_given_threads
+from llmr_ref.bench.peers import hugging_face
 
 # One prompt: with many the cache outweighs all else, and everybody has the same.
 LARGER = 2
@@ -24,7 +20,7 @@ def run(*, rounds: int, device: str) -> Iterator[Comparison]:
     peaks: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(3):
         for name in names:
-            peaks[name].append(peak_memory(name))
+            peaks[name].append(peak_memory(__name__, name))
     from llmr_ref.bench.generation import NEW, PROMPT, WORKS
 
     yield measured(
@@ -36,18 +32,6 @@ def run(*, rounds: int, device: str) -> Iterator[Comparison]:
     )
 
 
-def peak_memory(name: str) -> float:
-    """MB at the peak of a process of its own: a peak never comes down."""
-    done = subprocess.run(
-        [sys.executable, "-m", "llmr_ref.bench.memory", name],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "LLMR_BENCH_THREADS": str(torch.get_num_threads())},
-    )
-    return float(done.stdout.split()[-1])
-
-
 def generate_once(name: str) -> None:
     """What one of those processes does; each builds its own model, with random weights.
 
@@ -55,7 +39,7 @@ def generate_once(name: str) -> None:
     """
     from llmr_ref.bench import generation as bench
 
-    torch.set_num_threads(int(os.environ.get("LLMR_BENCH_THREADS", "2")))
+    use_given_threads()
     work = bench.WORKS[LARGER]
 
     def ours() -> None:
@@ -66,11 +50,12 @@ def generate_once(name: str) -> None:
         generate(model, work.prompt("cpu"), max_new_tokens=bench.NEW, temperature=0)
 
     def theirs() -> None:
-        bench.generate_by_hugging_face(bench.hugging_face(work, "cpu"), work.prompt("cpu"))
+        model = hugging_face(work.config(), "cpu").eval()
+        bench.generate_by_hugging_face(model, work.prompt("cpu"))
 
     competitors: dict[str, Callable[[], None]] = {"generate": ours, "Hugging Face": theirs}
     competitors[name]()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print_peak()
 
 
 if __name__ == "__main__":

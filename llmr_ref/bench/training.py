@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmr_ref.bench.harness import Comparison, compare, measured
+from llmr_ref.bench.harness import (
+    Comparison,
+    compare,
+    measured,
+    peak_memory,
+    print_peak,
+    use_given_threads,
+)
+from llmr_ref.bench.peers import hugging_face
 from llmr_ref.config import TransformerConfig
 from llmr_ref.optim import AdamW
 from llmr_ref.training import next_token_loss
@@ -91,7 +96,10 @@ def run(*, rounds: int, device: str) -> Iterator[Comparison]:
         yield Comparison(comparison.title, comparison.unit, comparison.baseline, timed)
         yield utilisation(work, {row.name: row.values for row in timed}, sgemm.values)
     if device == "cpu":
-        peaks = {name: [peak_memory(name) for _ in range(3)] for name in ("Hugging Face", "fused")}
+        peaks = {
+            name: [peak_memory(__name__, name) for _ in range(3)]
+            for name in ("Hugging Face", "fused")
+        }
         yield measured(
             f"peak memory of a training process, {LARGER.name}",
             peaks,
@@ -132,7 +140,7 @@ def competitors(work: Work, device: str) -> dict[str, Callable[[], object]]:
     explicit.load_state_dict(fused.state_dict())
     compiled = Transformer(work.config(), device=device)
     compiled.load_state_dict(fused.state_dict())
-    theirs = hugging_face(work, device)
+    theirs = hugging_face(work.config(), device)
     theirs.load_state_dict(llama_weights(fused))
     models: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor], bool]] = {
         "Hugging Face": (theirs, lambda tokens: theirs(tokens, use_cache=False).logits, False),
@@ -179,44 +187,14 @@ def make_step(
     return step
 
 
-def hugging_face(work: Work, device: str) -> nn.Module:
-    """`LlamaForCausalLM` of the same shape."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(  # type: ignore[call-arg]
-        vocab_size=work.vocab_size,
-        hidden_size=work.d_model,
-        intermediate_size=work.config().ffn_width,
-        num_hidden_layers=work.n_layers,
-        num_attention_heads=work.n_heads,
-        max_position_embeddings=work.length,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        attn_implementation="sdpa",
-    )
-    return LlamaForCausalLM(config).to(torch.device(device))  # type: ignore[arg-type]
-
-
 # --- memory: a process of its own for each, since a peak never comes down --------------------------
 
 
-def peak_memory(name: str) -> float:
-    """MB at the peak of a process that trains the larger model for three steps."""
-    done = subprocess.run(
-        [sys.executable, "-m", "llmr_ref.bench.training", name],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "LLMR_BENCH_THREADS": str(torch.get_num_threads())},
-    )
-    return float(done.stdout.split()[-1])
-
-
 def train_a_little(name: str) -> None:
-    torch.set_num_threads(int(os.environ.get("LLMR_BENCH_THREADS", "2")))
+    use_given_threads()
     inputs, targets = LARGER.batch_of("cpu")
     ours = name != "Hugging Face"
-    model = Transformer(LARGER.config()) if ours else hugging_face(LARGER, "cpu")
+    model = Transformer(LARGER.config()) if ours else hugging_face(LARGER.config(), "cpu")
 
     def forward(tokens: Tensor) -> Tensor:
         return model(tokens) if ours else model(tokens, use_cache=False).logits
@@ -224,7 +202,7 @@ def train_a_little(name: str) -> None:
     step = make_step(model, forward, inputs, targets, ours=ours)
     for _ in range(3):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print_peak()
 
 
 if __name__ == "__main__":

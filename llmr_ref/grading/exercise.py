@@ -55,6 +55,10 @@ class Case:
     gradients: also compare the gradients of every floating-point input and parameter.
     any_float: accept any floating dtype in the result.
     tolerance: absolute and relative, in place of the one that follows from the dtype.
+    accept: in place of a comparison with the reference's result: what is wrong with a result, in words
+    that complete "the result ...", or nothing. For behaviour: a loss that is low enough, a sample from
+    the right distribution. Runs on the trusted side.
+    wanted: what `accept` asks for, in words, for the card.
     """
 
     args: tuple[Any, ...] = ()
@@ -65,6 +69,8 @@ class Case:
     gradients: bool = False
     any_float: bool = False
     tolerance: float | None = None
+    accept: Callable[[Any], str] | None = None
+    wanted: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +113,10 @@ class Exercise:
     points, difficulty (1 to 5), minutes: as the assignment states them.
     reference: the function or class that is right by definition.
     chapter: "page#section" in the book.
+    forbids: full names of what the exercise asks to build, like torch.nn.functional.softmax.
+    rule: what is forbidden, in the words of the assignment.
+    forbidden_share: the share of the points that an answer earns which uses it all the same; None leaves
+    it to the course (`c.Grade.forbidden_share`).
     The first property decides whether there is anything to score: an answer that fails it gets 0.
     """
 
@@ -119,13 +129,35 @@ class Exercise:
         minutes: int,
         reference: Callable[..., Any],
         chapter: str,
+        forbids: Sequence[str] = (),
+        rule: str = "",
+        forbidden_share: float | None = None,
     ) -> None:
+        if bool(forbids) != bool(rule):
+            raise ValueError(f"{name}: forbids and rule go together, got {forbids!r} and {rule!r}")
         self.name, self.points = name, points
         self.difficulty, self.minutes = difficulty, minutes
         self.reference, self.chapter = reference, chapter
+        self.forbids, self.rule, self.forbidden_share = tuple(forbids), rule, forbidden_share
         self.properties: list[Property] = []
         self.wrong_answers: list[Answer] = []
         self.right_answers: list[Answer] = []
+        self.shortcuts: list[Answer] = []
+        self.equivalents: dict[str, str] = {}
+        self.driver_source: str | None = None
+
+    def driver(self, function: F) -> F:
+        """Register how an answer is used where one call is not enough: methods of a class, many steps.
+
+        The function gets the answer and the case's arguments, and its result is compared. It runs where
+        the answer runs, so it holds no secret and decides nothing; it finds torch, Tensor and math. The
+        card shows its source.
+        """
+        code = textwrap.dedent(inspect.getsource(function))
+        node = ast.parse(code).body[0]
+        assert isinstance(node, ast.FunctionDef)
+        self.driver_source = "\n".join(code.splitlines()[node.lineno - 1 :]) + "\n"
+        return function
 
     def property(self, sentence: str, *, weight: float = 1.0) -> Callable[[F], F]:
         """Register a generator of cases, called with a `Draw`, under the sentence that it tests."""
@@ -156,6 +188,23 @@ class Exercise:
             return target
 
         return register
+
+    def shortcut(self, title: str) -> Callable[[F], F]:
+        """Register an answer that is right and uses what the exercise forbids."""
+
+        def register(target: F) -> F:
+            self.shortcuts.append(Answer(title, target))
+            return target
+
+        return register
+
+    def equivalent(self, *changes: str, because: str) -> None:
+        """List mutants of the first right answer that no input can tell from it, and say why.
+
+        changes: as `llmr matrix` prints them, "before -> after". One that a check catches after all, or
+        that no longer exists, fails the matrix.
+        """
+        self.equivalents |= dict.fromkeys(changes, because)
 
     def cases(self, seed: int) -> Iterator[tuple[int, Case]]:
         """All cases in order, each with the number of its property. One seed, one list."""

@@ -7,9 +7,12 @@ student's function in JupyterLab, in the sandbox, and the reference on the trust
 Values are JSON trees with tensors in safetensors beside them. Nothing is ever pickled.
 """
 
+import collections
 import contextlib
+import functools
 import io
 import json
+import math
 import struct
 import traceback
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 MAX_BYTES = 64 * 2**20
 MAX_HEADER_BYTES = 4 * 2**20
@@ -47,14 +51,22 @@ def encode(tree: Any) -> bytes:
             # A fresh tensor: safetensors refuses storage that is shared or not contiguous.
             tensors[key] = value.detach().cpu().resolve_conj().resolve_neg().clone().contiguous()
             return {"t": key}
-        if type(value) is dict:
-            if not all(type(k) is str for k in value):
-                raise ForeignValue("a dict whose keys are not strings")
-            return {"d": {k: pack(v, depth + 1) for k, v in value.items()}}
+        if type(value) is bytes:
+            return {"b": value.hex()}
+        if type(value) in (dict, collections.Counter, collections.defaultdict):
+            if all(type(k) is str for k in value):
+                return {"d": {k: pack(v, depth + 1) for k, v in value.items()}}
+            return {"m": [[pack_key(k), pack(v, depth + 1)] for k, v in value.items()]}
         if type(value) in (list, tuple):
             kind = "l" if type(value) is list else "u"
             return {kind: [pack(v, depth + 1) for v in value]}
         raise ForeignValue(f"a value of type {type(value).__name__}")
+
+    def pack_key(key: Any) -> Any:
+        parts = key if type(key) is tuple else (key,)
+        if not all(part is None or type(part) in (bool, int, float, str, bytes) for part in parts):
+            raise ForeignValue(f"a dict with a key of type {type(key).__name__}")
+        return pack(key)
 
     header = json.dumps(pack(tree))
     size = len(header) + sum(t.nbytes for t in tensors.values())
@@ -81,8 +93,12 @@ def decode(data: bytes) -> Any:
                 return content
             if kind == "t":
                 return tensors[content]
+            if kind == "b":
+                return bytes.fromhex(content)
             if kind == "d":
                 return {k: unpack(v) for k, v in content.items()}
+            if kind == "m":
+                return {unpack(k): unpack(v) for k, v in content}
             if kind in ("l", "u"):
                 return (list if kind == "l" else tuple)(unpack(v) for v in content)
             raise ValueError(f"unknown node {kind!r}")
@@ -95,11 +111,48 @@ def decode(data: bytes) -> Any:
 
 
 def run_call(target: Any, call: dict[str, Any]) -> dict[str, Any]:
+    """`call_once`, and under "forbidden" which of call["forbids"] were called, when there are any."""
+    forbids = call.get("forbids")
+    if not forbids:
+        return call_once(target, call)
+    with CallRecorder(forbids) as recorder:
+        outcome = call_once(target, call)
+    return outcome | {"forbidden": recorder.called}
+
+
+class CallRecorder(TorchFunctionMode):
+    """Notes which of the named functions of torch are called from outside of torch; changes nothing."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.functions = _functions(tuple(names))
+        self.called: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = self.functions.get(func)
+        if name is not None and name not in self.called:
+            self.called.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@functools.cache
+def _functions(names: tuple[str, ...]) -> dict[Any, str]:
+    found: dict[Any, str] = {}
+    for name in names:
+        value: Any = torch
+        for part in name.split(".")[1:]:
+            value = getattr(value, part, None)
+        found.setdefault(value, name)
+    return found
+
+
+def call_once(target: Any, call: dict[str, Any]) -> dict[str, Any]:
     """Call `target` once and describe what happened, as a tree that `encode` accepts.
 
     call: args, kwargs, init (None, or the constructor's keyword arguments when `target` is a class),
     state (None, or the state dict to load), cotangent (None, or the gradient to send back from the
-    output). Inputs are copied first, so a call cannot change what the next one sees.
+    output), driver (None, or the source of a function that is given `target` and the arguments and uses
+    it). Inputs are copied first, so a call cannot change what the next one sees.
     Returns: {"status": "ok", value, arguments (after the call), gradients, state (name -> shape)} or
     {"status": "error", type, message, line}. Only KeyboardInterrupt passes through.
     """
@@ -128,7 +181,10 @@ def run_call(target: Any, call: dict[str, Any]) -> dict[str, Any]:
                     function.load_state_dict(_copy(call["state"]))
                 if cotangent is not None:
                     leaves |= {f"parameter {k}": p for k, p in function.named_parameters()}
-            value = function(*args, **kwargs)
+            if call.get("driver") is not None:
+                value = _driver(call["driver"])(function, *args, **kwargs)
+            else:
+                value = function(*args, **kwargs)
             gradients: dict[str, Any] = {}
             if cotangent is not None:
                 gradients = _gradients(value, cotangent, leaves)
@@ -151,6 +207,13 @@ def run_call(target: Any, call: dict[str, Any]) -> dict[str, Any]:
             raise
         except BaseException as error:  # SystemExit from student code included
             return _error(type(error).__name__, str(error), _student_line(error))
+
+
+def _driver(source: str) -> Any:
+    """The function that `source` defines; it finds torch, math and nothing else."""
+    space: dict[str, Any] = {"torch": torch, "math": math, "Tensor": Tensor}
+    exec(compile(source, "<driver>", "exec"), space)
+    return next(reversed(space.values()))
 
 
 @contextlib.contextmanager

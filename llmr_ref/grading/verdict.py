@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +13,15 @@ from torch import Tensor
 
 from llmr_ref.grading import runner
 from llmr_ref.grading.exercise import PRACTICE_SEED, Answer, Case, Exercise
+from llmr_ref.grading.figures import Figure, choose_figure
+from llmr_ref.grading.forbidden import Use, forbidden_uses
+from llmr_ref.grading.foreign_text import clean
 
 Outcome = dict[str, Any]
+MAX_MESSAGE = 1_000  # characters of one property's message
 OUR_ERRORS = ("ForeignValue", "Missing", "Limit")  # messages that runner.py and sandbox.py write
+# Numbers, types and texts of a graded call tell its inputs, so the card says nothing else about it.
+GRADED_FAULT = "right on the practice inputs, wrong on inputs that were drawn for grading"
 
 
 class PropertyResult(BaseModel):
@@ -41,6 +48,21 @@ class Counterexample(BaseModel):
     call: str
     expected: str
     received: str
+    figure: Figure | None = None
+
+
+class BrokenRule(BaseModel):
+    """What the exercise asks to build, and the built-ins used instead.
+
+    deserved: the points of its results. share: what of them is earned. settled: by the exercise, so the
+    course cannot choose another share.
+    """
+
+    rule: str
+    uses: list[Use]
+    deserved: float
+    share: float
+    settled: bool
 
 
 class Verdict(BaseModel):
@@ -52,6 +74,7 @@ class Verdict(BaseModel):
     properties: list[PropertyResult] = []
     misconception: Misconception | None = None
     counterexample: Counterexample | None = None
+    broken_rule: BrokenRule | None = None
     message: str = ""
     needs_look: str = ""
     attempted: bool = True
@@ -91,7 +114,7 @@ class Trial:
     def outcome_of(self, wrong: Answer) -> Outcome:
         """What this wrong answer of the bank does here; run once, then remembered."""
         if wrong.key not in self.bank:
-            self.bank[wrong.key] = runner.run_call(wrong.target, self.call)
+            self.bank[wrong.key] = runner.call_once(wrong.target, self.call)
         return self.bank[wrong.key]
 
 
@@ -101,16 +124,20 @@ def prepare(exercise: Exercise, seed: int, *, practice: bool) -> list[Trial]:
     for number, case in exercise.cases(seed):
         call: dict[str, Any] = {
             "args": case.args, "kwargs": case.kwargs, "init": case.init, "state": case.state,
-            "cotangent": None,
+            "cotangent": None, "driver": exercise.driver_source,
         }  # fmt: skip
         expected = runner.run_call(exercise.reference, call)
         if expected["status"] != "ok":
             raise RuntimeError(f"the reference of {exercise.name} fails on {case}: {expected}")
+        if case.accept and (fault := case.accept(expected["value"])):
+            raise RuntimeError(f"the reference of {exercise.name} is refused: it {fault}")
         if case.gradients:
             shape = expected["value"].shape
             generator = torch.Generator().manual_seed(seed % 2**63 + len(trials))
             call["cotangent"] = torch.randn(shape, generator=generator).to(expected["value"].dtype)
             expected = runner.run_call(exercise.reference, call)
+        if exercise.forbids:
+            call["forbids"] = list(exercise.forbids)
         trials.append(Trial(number, case, call, expected, practice))
     return trials
 
@@ -128,18 +155,26 @@ def practice_trials(exercise: Exercise) -> list[Trial]:
 
 
 def judge(
-    exercise: Exercise, trials: Sequence[Trial], outcomes: Sequence[Outcome], *, tier: int = 0
+    exercise: Exercise,
+    trials: Sequence[Trial],
+    outcomes: Sequence[Outcome],
+    *,
+    tier: int = 0,
+    cells: Iterable[str | None] = (),
 ) -> Verdict:
     """Compare outcomes with what the reference did on the same trials.
 
+    cells: the code that was run, read for uses of what the exercise forbids.
     The first property gates: without it nothing is scored. Each other one adds its share.
     Raises: ValueError when outcomes and trials differ in number.
     """
     if len(trials) != len(outcomes):
         raise ValueError(f"{len(trials)} trials but {len(outcomes)} outcomes")
     faults = [
-        difference(t.expected, o if t.practice else _without_message(o), t.case)
-        for t, o in zip(trials, outcomes, strict=True)
+        (fault if t.practice else GRADED_FAULT) if fault else ""
+        for t, fault in (
+            (t, difference(t.expected, o, t.case)) for t, o in zip(trials, outcomes, strict=True)
+        )
     ]
     total_weight = sum(p.weight for p in exercise.properties)
     results: list[PropertyResult] = []
@@ -148,8 +183,9 @@ def judge(
         failed = [(t, f) for t, f in own if f]
         message = ""
         if failed:
-            trial, fault = min(failed, key=lambda pair: _size(pair[0].call))
-            message = f"with {trial.case.note}: {fault}" if trial.case.note else fault
+            trial, fault = min(failed, key=lambda pair: (not pair[0].practice, _size(pair[0].call)))
+            noted = trial.case.note and trial.practice
+            message = clean(f"with {trial.case.note}: {fault}" if noted else fault, MAX_MESSAGE)
         share = exercise.points * prop.weight / total_weight
         # A property without a case proves nothing, so it earns nothing.
         passed = bool(own) and not failed
@@ -166,16 +202,53 @@ def judge(
     verdict = Verdict(
         exercise=exercise.name, score=score, points=exercise.points, properties=results, tier=tier
     )
+    verdict.broken_rule = _broken_rule(exercise, outcomes, cells, score)
+    if verdict.broken_rule:
+        verdict.score = round(score * verdict.broken_rule.share, 2)
     if all_passed:
         return verdict
     unattempted = {o.get("type") for o in outcomes} == {"NotImplementedError"}
     if unattempted:
-        verdict.attempted = False
+        verdict.attempted, verdict.broken_rule = False, None
         verdict.message = "Not attempted yet: the answer still raises NotImplementedError."
         return verdict
-    verdict.misconception = diagnose(exercise, trials, outcomes, faults)
-    verdict.counterexample = _counterexample(exercise, trials, outcomes, faults)
+    shown = [i for i, trial in enumerate(trials) if trial.practice]
+    found = [trials[i] for i in shown], [outcomes[i] for i in shown], [faults[i] for i in shown]
+    verdict.misconception = diagnose(exercise, *found)
+    verdict.counterexample = _counterexample(exercise, *found)
     return verdict
+
+
+def _broken_rule(
+    exercise: Exercise,
+    outcomes: Sequence[Outcome],
+    cells: Iterable[str | None],
+    score: float,
+) -> BrokenRule | None:
+    if not exercise.forbids:
+        return None
+    called: list[str] = []
+    for outcome in outcomes:
+        said = outcome.get("forbidden")  # from the worker: anything may be in it
+        called += [n for n in said if type(n) is str] if type(said) is list else []
+    uses = forbidden_uses(cells, exercise.name, exercise.forbids, called)
+    if not uses:
+        return None
+    own = exercise.forbidden_share
+    return BrokenRule(
+        rule=exercise.rule, uses=uses[:5], deserved=score, share=own or 0.0, settled=own is not None
+    )
+
+
+def with_share(verdict: Verdict, share: float) -> Verdict:
+    """The verdict when an answer that breaks its rule earns this share, unless the exercise says another."""
+    broken = verdict.broken_rule
+    if broken is None or broken.settled:
+        return verdict
+    return verdict.model_copy(update={
+        "score": round(broken.deserved * share, 2),
+        "broken_rule": broken.model_copy(update={"share": share}),
+    })  # fmt: skip
 
 
 def difference(expected: Outcome, received: Outcome, case: Case) -> str:
@@ -185,7 +258,10 @@ def difference(expected: Outcome, received: Outcome, case: Case) -> str:
         if received["type"] in OUR_ERRORS:
             return str(received["message"])
         return f"raised {received['type']}: {received['message'] or 'no message'}{line}"
-    fault = _tree_difference(expected["value"], received["value"], case, "the result")
+    if case.accept:
+        fault = _accepted(case, received["value"])
+    else:
+        fault = _tree_difference(expected["value"], received["value"], case, "the result")
     if fault:
         return fault
     if expected["state"] is not None and expected["state"] != received["state"]:
@@ -207,11 +283,14 @@ def difference(expected: Outcome, received: Outcome, case: Case) -> str:
     return ""
 
 
-def _without_message(outcome: Outcome) -> Outcome:
-    """A student's own error text may quote the input, and graded inputs are never shown."""
-    if outcome["status"] == "ok" or outcome["type"] in OUR_ERRORS:
-        return outcome
-    return outcome | {"message": "(the message is shown for practice inputs only)"}
+def _accepted(case: Case, value: Any) -> str:
+    """What the case says against a value; a value of another kind than it expects is wrong as well."""
+    assert case.accept is not None
+    try:
+        fault = case.accept(value)
+    except Exception:  # written for the reference's result: a student's may be anything
+        return f"the result is {_kind(value)}, which is not what the exercise asks for"
+    return f"the result {fault}" if fault else ""
 
 
 def _names(state: Any) -> str:
@@ -238,13 +317,21 @@ def _tree_difference(expected: Any, received: Any, case: Case, what: str) -> str
             return f"{what} differs in {wrong} of {expected.numel()} places" if wrong else ""
         return _float_difference(expected, received, case, what)
     if isinstance(expected, dict):
-        if not isinstance(received, dict) or received.keys() != expected.keys():
-            return f"{what} is {_kind(received)}, expected a dict with keys {list(expected)}"
+        if not isinstance(received, dict):
+            return f"{what} is {_kind(received)}, expected a dict"
+        for key in (*expected, *received):
+            if key not in received:
+                return f"{what} lacks the key {str(key)[:60]}"
+            if key not in expected:
+                return f"{what} has a key too many, {str(key)[:60]}"
         parts: Iterable[Any] = expected
     elif isinstance(expected, list | tuple):
         if not isinstance(received, list | tuple) or len(received) != len(expected):
             return f"{what} is {_kind(received)}, expected {len(expected)} values"
         parts = range(len(expected))
+    elif type(expected) is float and type(received) is float:
+        a, b = (torch.tensor(x, dtype=torch.float64) for x in (expected, received))
+        return "" if bool(_close(a, b, case)) else f"{what} is {received}, expected {expected}"
     else:
         same = type(received) is type(expected) and (
             received == expected or (received != received and expected != expected)
@@ -257,16 +344,33 @@ def _tree_difference(expected: Any, received: Any, case: Case, what: str) -> str
     return ""
 
 
-def _float_difference(expected: Tensor, received: Tensor, case: Case, what: str) -> str:
+def _close(expected: Tensor, received: Tensor, case: Case) -> Tensor:
+    """Where two tensors of floats agree, within the tolerance of the case."""
     coarser = max(torch.finfo(expected.dtype).eps, torch.finfo(received.dtype).eps)
-    a, b = received.double(), expected.double()
+    b = expected.double()
     finite = b[b.isfinite()]
     scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
     # 64 roundings of float32 or 8 of a 16-bit float, relative to the largest entry.
     tolerance = (64 if coarser < 1e-5 else 8) * coarser * scale
     if case.tolerance is not None:
         tolerance = case.tolerance * scale
-    close = torch.isclose(a, b, rtol=0.0, atol=tolerance, equal_nan=True)
+    return torch.isclose(received.double(), b, rtol=0.0, atol=tolerance, equal_nan=True)
+
+
+def _places(expected: Any, received: Any, case: Case) -> Tensor | None:
+    """Where two tensors of one shape differ; None for anything else."""
+    if not (isinstance(expected, Tensor) and isinstance(received, Tensor)):
+        return None
+    if expected.shape != received.shape:
+        return None
+    if expected.is_floating_point() and received.is_floating_point():
+        return ~_close(expected, received, case)
+    return expected != received
+
+
+def _float_difference(expected: Tensor, received: Tensor, case: Case, what: str) -> str:
+    a, b = received.double(), expected.double()
+    close = _close(expected, received, case)
     if bool(close.all()):
         return ""
     if bool(a.isnan().any()) and not bool(b.isnan().any()):
@@ -318,12 +422,22 @@ def _agrees(a: Outcome, b: Outcome, case: Case) -> bool:
     if a["status"] != "ok" or b["status"] != "ok":
         return a["status"] == b["status"] and a.get("type") == b.get("type")
     return (
-        not _tree_difference(a["value"], b["value"], case, "")
+        _same_value(a["value"], b["value"], case)
         and a["state"] == b["state"]
         and not _tree_difference(a["arguments"], b["arguments"], Case(tolerance=0.0), "")
         and a["gradients"].keys() == b["gradients"].keys()
         and not _tree_difference(a["gradients"], b["gradients"], case, "")
     )
+
+
+def _same_value(a: Any, b: Any, case: Case) -> bool:
+    """Equal, or refused in the same words whatever the numbers in them."""
+    if not _tree_difference(a, b, case, ""):
+        return True
+    if case.accept is None:
+        return False
+    faults = [re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", _accepted(case, value)) for value in (a, b)]
+    return faults[0] == faults[1]
 
 
 def _size(tree: Any) -> int:
@@ -333,16 +447,16 @@ def _size(tree: Any) -> int:
         return sum(map(_size, tree.values()))
     if isinstance(tree, list | tuple):
         return sum(map(_size, tree))
+    if isinstance(tree, str | bytes):
+        return len(tree) + 1
     return abs(tree) if isinstance(tree, int) and not isinstance(tree, bool) else 1
 
 
 def _counterexample(
     exercise: Exercise, trials: Sequence[Trial], outcomes: Sequence[Outcome], faults: Sequence[str]
 ) -> Counterexample | None:
-    """The smallest failing practice trial: graded inputs are never shown."""
-    failing = [
-        (t, o, f) for t, o, f in zip(trials, outcomes, faults, strict=True) if f and t.practice
-    ]
+    """The smallest failing trial."""
+    failing = [(t, o, f) for t, o, f in zip(trials, outcomes, faults, strict=True) if f]
     if not failing:
         return None
     trial, outcome, fault = min(failing, key=lambda x: (_size(x[0].call), len(x[2])))
@@ -351,10 +465,15 @@ def _counterexample(
         received = show(outcome["value"])
     elif outcome["status"] == "ok":
         received = f"{show(outcome['value'])}\n# {fault}"
+    figure = None
+    if outcome["status"] == "ok" and fault.startswith("the result") and not trial.case.accept:
+        values = trial.expected["value"], outcome["value"]
+        figure = choose_figure(*values, _places(*values, trial.case))
     return Counterexample(
         call=call_as_code(exercise, trial.case),
-        expected=show(trial.expected["value"]),
+        expected=trial.case.wanted or show(trial.expected["value"]),
         received=received,
+        figure=figure,
     )
 
 
@@ -363,7 +482,7 @@ def call_as_code(exercise: Exercise, case: Case) -> str:
 
     def signature(args: Iterable[Any], kwargs: dict[str, Any]) -> str:
         parts = [*map(literal, args), *(f"{k}={literal(v)}" for k, v in kwargs.items())]
-        if sum(map(len, parts)) > 60:
+        if sum(map(len, parts)) > 60 or any("...  # " in part for part in parts):
             # The comma goes before a comment, not into it.
             lines = [
                 ",  # ".join(part.split("  # ")) if "  # " in part else f"{part}," for part in parts
@@ -371,6 +490,10 @@ def call_as_code(exercise: Exercise, case: Case) -> str:
             return "\n    " + "\n    ".join(lines) + "\n"
         return ", ".join(parts)
 
+    if exercise.driver_source is not None:
+        use = exercise.driver_source.split("(")[0].removeprefix("def ")
+        with_answer = signature((_Name(exercise.name), *case.args), case.kwargs)
+        return f"{exercise.driver_source}\n{use}({with_answer})"
     if case.init is None:
         return f"{exercise.name}({signature(case.args, case.kwargs)})"
     lines = [f"layer = {exercise.name}({signature((), case.init)})"]
@@ -381,10 +504,19 @@ def call_as_code(exercise: Exercise, case: Case) -> str:
     return "\n".join(lines)
 
 
+class _Name(str):
+    """Shown as it is, not as a string."""
+
+    __repr__ = str.__str__
+
+
 def literal(value: Any) -> str:
-    """Python source for a value of a case; large tensors as a description, not as source."""
+    """Python source for a value of a case; what is large as a description, not as source."""
     if not isinstance(value, Tensor):
-        return repr(value)
+        text = repr(value)
+        if len(text) <= 1500 or not isinstance(value, str | bytes | dict | list | tuple):
+            return text
+        return f"...  # {_kind(value)} of length {len(value)}"
     if value.numel() > 80:
         return f"...  # a {_dtype(value)} tensor of shape {tuple(value.shape)}"
     if value.dtype in (torch.float32, torch.int64, torch.bool):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmr_ref.bench import generation, memory
+from llmr_ref.bench import generation, harness, memory
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_process_tells_its_peak(toy, capsys, name):
 
 def test_peaks_are_compared_in_megabytes(toy, monkeypatch):
     peaks = {"generate": 300.0, "Hugging Face": 400.0}
-    monkeypatch.setattr(memory, "peak_memory", peaks.get)
+    monkeypatch.setattr(memory, "peak_memory", lambda module, name: peaks[name])
     (comparison,) = memory.run(rounds=7, device="cpu")
     ours = next(row for row in comparison.rows if row.name == "generate")
     assert comparison.unit == "MB"
@@ -76,6 +76,6 @@ def test_peaks_are_compared_in_megabytes(toy, monkeypatch):
 
 
 def test_the_peak_comes_from_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(memory.sys, "executable", "/bin/echo")
+    monkeypatch.setattr(harness.sys, "executable", "/bin/echo")
     with pytest.raises(ValueError, match="generate"):  # echo says what it was to run: no number
-        memory.peak_memory("generate")
+        harness.peak_memory("llmr_ref.bench.memory", "generate")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from llmr_ref import cli, cli_model, runs
+from llmr_ref import cli, cli_model, corpora, loss_plot, runs, smollm2
 from llmr_ref.checkpoints import list_checkpoints, read_metrics
 from llmr_ref.data import CharTokenizer
 from llmr_ref.shards import TokenShards
@@ -31,7 +31,8 @@ TEXT = "the quick brown fox jumps over the lazy dog at the caf\u00e9.\n" * 60
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(runs, "GRAMMAR_STRINGS", 300)
+    monkeypatch.setattr(corpora, "GRAMMAR_STRINGS", 300)
+    monkeypatch.setattr(corpora, "FINAL_TOKENS", 300)
     monkeypatch.setattr(runs, "FINAL_TOKENS", 300)
 
 
@@ -99,26 +100,26 @@ def test_a_run_ends_with_a_comparison_a_sample_and_a_plot_in_its_folder(tmp_path
     assert pixels.shape[0] > 500 and pixels.shape[1] > 900
     assert (pixels[0, 0] == 255).all()  # white paper
     colours = {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}
-    for curve in (runs.TRAINING, runs.VALIDATION):
+    for curve in (loss_plot.TRAINING, loss_plot.VALIDATION):
         assert tuple(bytes.fromhex(curve[1:])) in colours
 
 
 def test_the_default_is_shakespeare_or_the_grammar_where_the_plays_are_absent(monkeypatch):
-    monkeypatch.setattr(runs, "shakespeare", lambda: TEXT)
-    assert runs.load_corpus().source == "shakespeare"
+    monkeypatch.setattr(corpora, "shakespeare", lambda: TEXT)
+    assert corpora.load_corpus().source == "shakespeare"
 
     def absent():
         raise FileNotFoundError("no plays")
 
-    monkeypatch.setattr(runs, "shakespeare", absent)
-    corpus = runs.load_corpus()
+    monkeypatch.setattr(corpora, "shakespeare", absent)
+    corpus = corpora.load_corpus()
     assert corpus.source == "grammar" and corpus.entropy > 0
     with pytest.raises(FileNotFoundError, match="no plays"):
-        runs.load_corpus("shakespeare")
+        corpora.load_corpus("shakespeare")
 
 
 def test_without_options_the_settings_are_the_default_ones():
-    corpus = runs.load_corpus("grammar")
+    corpus = corpora.load_corpus("grammar")
     run = runs.set_up(corpus, Path("x"), model={}, training={})
     assert run.training == runs.DEFAULT_TRAINING and run.model.max_length == run.training.length
     assert run.model.vocab_size == len(corpus.tokenizer.symbols)
@@ -152,7 +153,7 @@ def test_options_reach_the_model_and_the_training(tmp_path, text):
 
 
 def test_a_preset_gives_the_shape_and_the_text_its_vocabulary():
-    corpus = runs.load_corpus("grammar")
+    corpus = corpora.load_corpus("grammar")
     run = runs.set_up(
         corpus, Path("x"), model={"n_layers": 1}, training={}, preset_name="smollm2-135m"
     )
@@ -161,7 +162,7 @@ def test_a_preset_gives_the_shape_and_the_text_its_vocabulary():
 
 
 def test_bits_per_character_are_held_against_what_is_known():
-    corpus = runs.load_corpus("grammar")
+    corpus = corpora.load_corpus("grammar")
     found = runs.baselines(corpus)
     V = len(corpus.tokenizer.symbols)
     assert found[f"uniform over {V} tokens"] == pytest.approx(np.log2(V))
@@ -181,7 +182,7 @@ def test_a_second_run_of_a_text_gets_a_folder_of_its_own(tmp_path):
 def test_a_run_on_tokens_of_a_tokenizer_counts_characters_and_bytes(tmp_path, text, tokenizer):
     result = train(tmp_path / "r", "--text", text, "--tokenizer", tokenizer)
     assert result.exit_code == 0, result.output
-    corpus = runs.load_corpus(str(text), tokenizer)
+    corpus = corpora.load_corpus(str(text), tokenizer)
     assert 1 < corpus.characters_per_token < corpus.bytes_per_token
     last = read_metrics(tmp_path / "r" / "pangram" / "metrics.jsonl")[-1]
     ratio = last["bits_per_byte"] / last["bits_per_character"]
@@ -350,6 +351,39 @@ def test_a_sample_begins_with_the_prompt_and_repeats_for_a_seed(trained):
     assert sample(*greedy, "--temperature", 0) == sample(*greedy, "--top-k", 1)
 
 
+def test_text_ends_before_the_stop_token(trained):
+    model, tokenizer = runs.Run.read(trained / "first").load(torch.device("cpu"))
+    text = "".join(runs.sample_text(model, tokenizer, "the ", n_tokens=200, seed=0))
+    (stop,) = tokenizer.encode(text[20])
+    cut = runs.sample_text(model, tokenizer, "the ", n_tokens=200, seed=0, stop=stop)
+    assert "".join(cut) == text[: text.index(text[20])]
+
+
+def test_a_real_model_is_asked_in_its_chat_template_and_stops_at_its_end_of_turn(
+    trained, monkeypatch
+):
+    model, tokenizer = runs.Run.read(trained / "first").load(torch.device("cpu"))
+    text = "".join(runs.sample_text(model, tokenizer, "the cat ", n_tokens=400, seed=0))
+    monkeypatch.setattr(smollm2, "load", lambda device: (model, tokenizer))
+    monkeypatch.setattr(smollm2, "END_OF_TURN", text[20])
+    monkeypatch.setattr(smollm2, "chat_prompt", lambda turns: turns[0]["content"] + " ")
+    asked = ["sample", "smollm2", "--prompt", "the cat", "--seed", 0, "--runs", trained]
+    result = llmr(*asked, "--device", "cpu", "--temperature", 0.8)
+    assert result.output == text[: text.index(text[20])] + "\n"
+
+
+def test_a_real_model_needs_a_question_and_its_weights(trained, monkeypatch):
+    result = llmr("sample", "smollm2", "--runs", trained)
+    assert result.exit_code == 2 and "ask one with --prompt" in result.output
+
+    def absent():
+        raise FileNotFoundError("the weights of SmolLM2-135M are not here")
+
+    monkeypatch.setattr(smollm2, "model_file", absent)
+    result = llmr("sample", "smollm2", "--prompt", "Hello", "--runs", trained)
+    assert result.exit_code == 2 and "the weights of SmolLM2-135M are not here" in result.output
+
+
 def test_a_sample_may_be_longer_than_the_model_was_trained_for(trained):
     run = runs.Run.read(trained / "first")
     model, tokenizer = run.load(torch.device("cpu"))
@@ -413,12 +447,12 @@ def test_a_damaged_run_is_named(trained):
 def test_text_appears_as_soon_as_a_character_is_whole(tokenizer):
     coder = Tokenizer.load(tokenizer)
     ids = [coder.vocab and id for id in coder.encode("caf\u00e9 \u4e2d")]
-    pieces = list(runs.as_text(iter(ids), coder))
+    pieces = list(corpora.as_text(iter(ids), coder))
     assert "".join(pieces) == "caf\u00e9 \u4e2d" and "\ufffd" not in "".join(pieces)
-    cut = list(runs.as_text(iter(coder.encode("\u4e2d")[:-1]), coder))
+    cut = list(corpora.as_text(iter(coder.encode("\u4e2d")[:-1]), coder))
     assert "".join(cut) == "\ufffd"
     characters = CharTokenizer("ab")
-    assert list(runs.as_text(iter([0, 1, 1]), characters)) == ["a", "b", "b"]
+    assert list(corpora.as_text(iter([0, 1, 1]), characters)) == ["a", "b", "b"]
     assert runs.default_prompt(characters) == "a" and runs.default_prompt(coder) == "\n"
 
 
@@ -524,12 +558,12 @@ def test_what_cannot_be_counted_is_one_sentence(arguments, message):
 
 def test_curves_are_smoothed_and_labels_kept_apart():
     nan = float("nan")
-    assert runs.running_mean([1.0, 2.0, 6.0, 2.0], 1) == [1.0, 3.0, 10 / 3, 4.0]
-    assert runs.running_mean([1.0, nan, 6.0], 1) == [1.0, 3.5, 6.0]
-    assert runs.running_mean([1.0, 2.0, 3.0, 8.0, 6.0], 2) == [1.0, 2.0, 4.0, 4.75, 17 / 3]
-    assert np.isnan(runs.running_mean([nan, 3.0], 0)[0])
-    assert runs.spread([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
-    moved = runs.spread([0.1, 0.5, 0.5, 0.52], 0.06)
+    assert loss_plot.running_mean([1.0, 2.0, 6.0, 2.0], 1) == [1.0, 3.0, 10 / 3, 4.0]
+    assert loss_plot.running_mean([1.0, nan, 6.0], 1) == [1.0, 3.5, 6.0]
+    assert loss_plot.running_mean([1.0, 2.0, 3.0, 8.0, 6.0], 2) == [1.0, 2.0, 4.0, 4.75, 17 / 3]
+    assert np.isnan(loss_plot.running_mean([nan, 3.0], 0)[0])
+    assert loss_plot.spread([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
+    moved = loss_plot.spread([0.1, 0.5, 0.5, 0.52], 0.06)
     assert moved[0] == 0.1 and all(b - a >= 0.06 - 1e-12 for a, b in pairwise(moved))
     assert abs(np.mean(moved[1:]) - 0.506) < 0.03
     assert runs._smooth(nan, 2.0) == 2.0 and runs._smooth(2.0, nan) == 2.0
@@ -539,12 +573,13 @@ def test_curves_are_smoothed_and_labels_kept_apart():
 def test_the_description_of_a_run_comes_back_as_it_was(tmp_path):
     from llmr_ref.rope import RopeScaling
 
-    corpus = runs.load_corpus("grammar")
+    corpus = corpora.load_corpus("grammar")
     scaling = RopeScaling("linear", 2.0, 256)
     run = runs.set_up(corpus, tmp_path / "x", model={"rope_scaling": scaling}, training={})
     run.write(corpus.tokenizer)
     assert runs.Run.read(tmp_path / "x") == run
     assert json.loads((tmp_path / "x" / "run.json").read_text())["folder"] is None
     assert (
-        runs.load_tokenizer(tmp_path / "x" / "tokenizer.json").symbols == corpus.tokenizer.symbols
+        corpora.load_tokenizer(tmp_path / "x" / "tokenizer.json").symbols
+        == corpus.tokenizer.symbols
     )

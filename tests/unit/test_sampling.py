@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from llmr_ref.sampling import (
+    WORTH_THREADS,
     distribution,
     divide_by_temperature,
     entropy,
@@ -596,3 +597,20 @@ def test_a_cuda_generator_repeats_its_samples():
     assert torch.equal(first, second)
     with pytest.raises(ValueError, match="generator is on cpu, logits on cuda"):
         sample(logits, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_many_rows_are_cut_as_one_by_one_whatever_the_threads(n_threads):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(7, 50_257, generator=generator).mul(4).round() / 4  # with many ties
+    assert logits.numel() > WORTH_THREADS
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        together = keep_top_p(logits, 0.9)
+    finally:
+        torch.set_num_threads(before)
+    for row, expected in zip(logits, together, strict=True):
+        torch.testing.assert_close(keep_top_p(row, 0.9), expected, rtol=0, atol=0)
+        explicit = keep_top_p(row, 0.9, implementation="explicit")
+        torch.testing.assert_close(explicit, expected, rtol=0, atol=0)
