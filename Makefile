@@ -63,15 +63,17 @@ grade: .venv/.ready ## grade what was submitted: make grade A=attention
 report: .venv/.ready ## write the class report: make report A=attention
 	@$(BIN)/llmr report $(A)
 
-matrix: .venv/.ready ## which known-wrong answers the checks catch: make matrix A=attention
-	@$(BIN)/llmr matrix $(A)
+matrix: .venv/.ready ## which wrong answers and mutants all checks catch: one with make matrix A=attention
+	@$(WITH_PATH) $(BIN)/llmr matrix $(if $(filter command environment,$(firstword $(origin A))),$(A),--all)
 
-# mutmut changes one thing in the module, an operator, a constant, an argument, and runs its tests.
+# mutmut changes one thing in the module, an operator, a constant, an argument, and runs its tests, but
+# for those of torch.compile, which cannot see through mutmut's switches.
 mutants: .venv/.ready ## which changes of a module its tests overlook: make mutants M=masks
 	@rm -rf _build/mutants/$(M) && mkdir -p _build/mutants/$(M)/tests/unit
 	@cp -r llmr_ref README.md pyproject.toml _build/mutants/$(M)
 	@cp tests/conftest.py _build/mutants/$(M)/tests && cp tests/unit/test_$(M).py _build/mutants/$(M)/tests/unit
 	@printf '%s\n' '[tool.mutmut]' 'source_paths = ["llmr_ref/$(M).py"]' 'also_copy = ["llmr_ref"]' \
+	    'pytest_add_cli_args = ["-k", "not compile"]' \
 	    'pytest_add_cli_args_test_selection = ["tests/unit/test_$(M).py"]' >> _build/mutants/$(M)/pyproject.toml
 	@cd _build/mutants/$(M) && $(WITH_PATH) mutmut run --max-children 2 && $(WITH_PATH) mutmut results
 

@@ -453,3 +453,23 @@ def test_cuda_gives_what_the_cpu_gives():
         assert_close(there.cpu(), encode(queries, keys), rtol=0, atol=2**-23)
     with pytest.raises(ValueError, match="position 101 has no vector"):
         learned.cuda()(torch.tensor([101], device="cuda"))
+
+
+@pytest.mark.parametrize("n_heads", [6, 8, 12])
+def test_alibi_in_64_bits_is_exact_to_64_bits(n_heads):
+    bias = alibi_bias(n_heads, torch.arange(5), torch.arange(5), dtype=torch.float64)
+    assert bias.dtype == torch.float64
+    power = 2 ** int(math.log2(n_heads))
+    slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]
+    slopes += [2 ** (-4 * i / power) for i in range(1, 2 * (n_heads - power), 2)]
+    expected = [[[-slope * abs(i - j) for j in range(5)] for i in range(5)] for slope in slopes]
+    assert_close(bias, torch.tensor(expected, dtype=torch.float64), rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("n_buckets", [2, 3])
+def test_two_buckets_are_enough_where_only_the_past_counts(n_buckets):
+    relative = -torch.arange(6)
+    buckets = relative_buckets(
+        relative, bidirectional=False, n_buckets=n_buckets, max_distance=n_buckets + 2
+    )
+    assert buckets[0] == 0 and buckets[-1] == n_buckets - 1
