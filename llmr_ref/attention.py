@@ -140,7 +140,7 @@ def scaled_dot_product_attention(
     implementation; TypeError for tensors that are not floating point, or a mask that is not boolean.
     Source: L1 slide 47; L2 "Parallelizing attention"; Vaswani et al. 2017, equation 1.
     """
-    _check_implementation(implementation)
+    require_implementation(implementation)
     _check_floating(Q)
     _check_same_width(Q, K)
     _check_same_length(K, V)
@@ -251,7 +251,7 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(
                 f"n_kv_heads must divide n_heads = {n_heads}, got n_kv_heads = {n_kv_heads}"
             )
-        _check_implementation(implementation)
+        require_implementation(implementation)
         d_head = d_model // n_heads if d_head is None else d_head
         self.d_model, self.n_heads, self.n_kv_heads = d_model, n_heads, n_kv_heads
         self.implementation: Implementation = implementation
@@ -337,7 +337,8 @@ def _check_floating(x: Tensor) -> None:
         )
 
 
-def _check_implementation(implementation: str) -> None:
+def require_implementation(implementation: str) -> None:
+    """Raises: ValueError for a path that does not exist."""
     if implementation not in get_args(Implementation):
         raise ValueError(f"implementation is {implementation!r}; choose 'fused' or 'explicit'")
 

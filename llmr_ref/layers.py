@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from llmr_ref.attention import Implementation
+from llmr_ref.attention import Implementation, require_implementation
 
 Norm = Literal["rmsnorm", "layernorm", "nonparametric"]
 Activation = Literal["swiglu", "gelu", "gelu_tanh", "relu"]
@@ -173,11 +173,12 @@ def gelu(
 ) -> Float[Tensor, "..."]:
     """x Phi(x), Phi the normal distribution function, or its tanh approximation (GPT-2).
 
-    Raises: ValueError for an unknown approximation.
+    Raises: ValueError for an unknown approximation or implementation.
     Source: Hendrycks and Gimpel 2016.
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"approximate is {approximate!r}; choose 'none' or 'tanh'")
+    require_implementation(implementation)
     if implementation == "fused":
         return F.gelu(x, approximate=approximate)
     if approximate == "none":
@@ -186,7 +187,12 @@ def gelu(
 
 
 def silu(x: Float[Tensor, "..."], *, implementation: Implementation = "fused") -> Tensor:
-    """x sigmoid(x). Source: L1 slide 54; Elfwing et al. 2018."""
+    """x sigmoid(x).
+
+    Raises: ValueError for an unknown implementation.
+    Source: L1 slide 54; Elfwing et al. 2018.
+    """
+    require_implementation(implementation)
     return F.silu(x) if implementation == "fused" else x * torch.sigmoid(x)
 
 
@@ -200,7 +206,7 @@ def swiglu(
 ) -> Float[Tensor, "... d"]:
     """W2 (SiLU(W1 x) * W3 x): one projection gates the other.
 
-    Raises: ValueError for weights whose shapes do not fit.
+    Raises: ValueError for weights whose shapes do not fit, or an unknown implementation.
     Source: L1 slide 54; Shazeer 2020, equation 6.
     """
     d, d_ff = x.shape[-1], W1.shape[0]
@@ -221,7 +227,7 @@ class FeedForward(nn.Module):
 
     State: `w1.weight` (d_ff, d), `w2.weight` (d, d_ff), for SwiGLU `w3.weight` (d_ff, d); each with
     a `.bias` if `bias`.
-    Raises: ValueError for an unknown activation, or sizes that are not positive.
+    Raises: ValueError for an unknown activation or implementation, or sizes that are not positive.
     Source: L2 "Feedforward layer"; L3 "MLP"; L1 slide 54.
     """
 
@@ -240,6 +246,7 @@ class FeedForward(nn.Module):
         if activation not in get_args(Activation):
             names = ", ".join(get_args(Activation))
             raise ValueError(f"activation is {activation!r}; choose one of {names}")
+        require_implementation(implementation)
         _check_size("d_model", d_model)
         d_ff = default_d_ff(d_model, activation) if d_ff is None else d_ff
         _check_size("d_ff", d_ff)
@@ -280,8 +287,7 @@ def _check_norm(x: Tensor, eps: float, implementation: str, **parameters: Tensor
         )
     if not eps > 0:
         raise ValueError(f"eps must be positive, got {eps}: it keeps a constant vector finite")
-    if implementation not in get_args(Implementation):
-        raise ValueError(f"implementation is {implementation!r}; choose 'fused' or 'explicit'")
+    require_implementation(implementation)
     for name, parameter in parameters.items():
         if parameter is not None and parameter.shape != x.shape[-1:]:
             raise ValueError(

@@ -9,13 +9,13 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, get_args, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from llmr_ref.attention import Implementation
+from llmr_ref.attention import Implementation, require_implementation
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]  # or groups: {"params": [...], "lr": ...}
 
@@ -29,8 +29,7 @@ class _Optimizer(torch.optim.Optimizer, ABC):
     def __init__(
         self, params: Parameters, defaults: dict[str, Any], implementation: Implementation
     ) -> None:
-        if implementation not in get_args(Implementation):
-            raise ValueError(f"implementation is {implementation!r}; choose 'fused' or 'explicit'")
+        require_implementation(implementation)
         # "fused" is torch's name too, so that its optimisers read our state and we read theirs.
         super().__init__(params, {**defaults, "fused": implementation == "fused"})
 

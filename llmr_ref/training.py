@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from llmr_ref.attention import Implementation
+from llmr_ref.attention import Implementation, require_implementation
 from llmr_ref.data import IGNORE, Stream, sequential_batches
 from llmr_ref.distributed import OneProcess
 from llmr_ref.ngram import perplexity
@@ -42,8 +42,7 @@ def next_token_loss(
     targets that are not int64.
     Source: L1 "Training"; L2 "Cross-entropy loss".
     """
-    if implementation not in get_args(Implementation):
-        raise ValueError(f"implementation is {implementation!r}; choose 'fused' or 'explicit'")
+    require_implementation(implementation)
     if implementation == "explicit":
         losses = token_losses(logits, targets, ignore_index=ignore_index)
         return losses.sum() / (targets != ignore_index).sum()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llmr_ref.attention import Implementation
+from llmr_ref.attention import Implementation, require_implementation
 from llmr_ref.config import TransformerConfig
 from llmr_ref.optim import AdamW, clip_gradients, cosine_schedule, parameter_groups
 from llmr_ref.positions import sinusoidal_encoding
@@ -65,8 +65,7 @@ class PatchEmbedding(nn.Module):
         }.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        if implementation not in get_args(Implementation):
-            raise ValueError(f"implementation is {implementation!r}; choose 'fused' or 'explicit'")
+        require_implementation(implementation)
         self.patch_size, self.n_channels = patch_size, n_channels
         self.implementation: Implementation = implementation
         n_inputs = n_channels * patch_size**2

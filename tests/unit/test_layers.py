@@ -260,3 +260,74 @@ X, W = torch.ones(2, 6), torch.ones(10, 6)
 def test_an_error_names_the_offending_value(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# --- which path is taken, and defaults ----------------------------------------------------------
+
+
+def refused(*args, **kwargs):
+    raise AssertionError("torch's own function was called")
+
+
+PATHS = [
+    ("layer_norm", lambda x, **path: layer_norm(x, **path)),
+    ("layer_norm", lambda x, **path: LayerNorm(4, **path)(x)),
+    ("layer_norm", lambda x, **path: make_norm("layernorm", 4, **path)(x)),
+    ("rms_norm", lambda x, **path: rms_norm(x, **path)),
+    ("rms_norm", lambda x, **path: RMSNorm(4, **path)(x)),
+    ("rms_norm", lambda x, **path: make_norm("rmsnorm", 4, **path)(x)),
+    ("gelu", lambda x, **path: gelu(x, **path)),
+    ("gelu", lambda x, **path: gelu(x, approximate="tanh", **path)),
+    ("gelu", lambda x, **path: FeedForward(4, activation="gelu", **path)(x)),
+    ("silu", lambda x, **path: silu(x, **path)),
+    ("silu", lambda x, **path: swiglu(x, *torch.ones(3, 4, 4), **path)),
+    ("silu", lambda x, **path: FeedForward(4, **path)(x)),
+]
+
+
+@pytest.mark.parametrize(("name", "run"), PATHS)
+def test_the_explicit_path_needs_nothing_of_torchs_and_the_fused_one_is_the_default(
+    monkeypatch, name, run
+):
+    x = torch.randn(2, 4)
+    for settings in ({}, {"implementation": "fused"}):
+        with monkeypatch.context() as patch, pytest.raises(AssertionError, match="own function"):
+            patch.setattr(F, name, refused)
+            run(x, **settings)
+    monkeypatch.setattr(F, name, refused)
+    assert run(x, implementation="explicit").shape == x.shape
+    with pytest.raises(ValueError, match="implementation is 'FUSED'; choose 'fused' or"):
+        run(x, implementation="FUSED")
+
+
+@pytest.mark.parametrize("run", [layer_norm, LayerNorm(3), make_norm("layernorm", 3)])
+def test_layer_norms_add_1e_5_to_the_variance(run):
+    x = torch.tensor([[0.001, -0.001, 0.0]])
+    assert_close(run(x), F.layer_norm(x, (3,), eps=1e-5))
+
+
+@pytest.mark.parametrize("run", [rms_norm, RMSNorm(3), make_norm("rmsnorm", 3)])
+def test_rms_norms_add_1e_5_to_the_mean_square(run):
+    x = torch.tensor([[0.001, -0.001, 0.0]])
+    assert_close(run(x), F.rms_norm(x, (3,), eps=1e-5))
+
+
+@pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
+def test_a_named_norm_has_no_bias_unless_asked_and_lies_where_it_is_told(kind):
+    norm = make_norm(kind, 3, device="meta", dtype=torch.bfloat16)
+    assert list(norm.state_dict()) == ["weight"]
+    assert norm.weight.is_meta and norm.weight.dtype == torch.bfloat16
+
+
+def test_vectors_of_one_number_are_vectors():
+    assert LayerNorm(1)(torch.ones(2, 1)).tolist() == [[0.0], [0.0]]
+    assert FeedForward(1, 1, bias=True).w3.bias.shape == (1,)
+
+
+def test_an_error_lists_what_there_is_and_states_the_width():
+    with pytest.raises(ValueError, match=r"choose one of rmsnorm, layernorm, nonparametric$"):
+        make_norm("batchnorm", 3)
+    with pytest.raises(ValueError, match=r"choose one of swiglu, gelu, gelu_tanh, relu$"):
+        FeedForward(4, activation="tanh")
+    with pytest.raises(ValueError, match=r"weight must be \(3,\)"):
+        layer_norm(torch.ones(2, 3), torch.ones(2))
