@@ -29,6 +29,7 @@ c.CourseDirectory.course_id = "llmr"
 # Ours are named, not imported: Jupyter servers read this file too and have no use for torch.
 # Read whatever was handed in, repair it, then nbgrader's own sanitizing.
 c.Autograde.exporter_class = "llmr_ref.grading.intake.SubmissionExporter"
+c.SubmissionExporter.optimistic_validation = True  # by nbformat: once, after all steps
 c.Autograde.sanitize_preprocessors = [
     "llmr_ref.grading.intake.Repair",
     ClearOutput,
@@ -40,7 +41,7 @@ c.Autograde.sanitize_preprocessors = [
 
 # Run the notebook for its pictures, then decide the scores outside of it; the rest is nbgrader's own.
 c.Autograde.autograde_preprocessors = [
-    "llmr_ref.grading.pictures.RunForPictures",
+    "llmr_ref.grading.autograde.RunForPictures",
     IgnorePattern,
     ClearMetadataPreprocessor,
     LimitOutput,
@@ -52,12 +53,17 @@ c.Autograde.autograde_preprocessors = [
 ]
 c.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {"kernelspec", "language_info", "llmr"}
 c.ClearMetadataPreprocessor.preserve_cell_metadata_mask = {"nbgrader", "tags"}
-c.RunForPictures.timeout = 20
 c.LimitOutput.max_lines = 200
 c.LimitOutput.max_traceback = 50
 
 # Feedback without scripts, formulas as MathML: opens anywhere, asks no host for anything.
 c.GenerateFeedback.exporter_class = "llmr_ref.grading.feedback.FeedbackExporter"
+
+# A student's words are cleaned wherever they are shown: a script in formgrader could set marks.
+c.HTMLExporter.filters = {"markdown2html": "llmr_ref.grading.feedback.clean_markdown"}
+
+# nbgrader's CSV, but quoted, and with nothing in it that a spreadsheet would run.
+c.ExportApp.plugin_class = "llmr_ref.grading.exporters.SafeCsvExport"
 
 # Formgrader's pages ask no other host either: our folder comes before nbgrader's own templates.
 _folders = {

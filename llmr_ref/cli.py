@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -109,8 +110,26 @@ def lab(course: Path, instructor: bool, arguments: tuple[str, ...]) -> None:
     show_default=True,
     help="1 grades without the sandbox; auto and 2 stop where there is none.",
 )
-def grade(assignment: str, course: Path, tier: str) -> None:
-    """Grade every submission of ASSIGNMENT; write feedback, grades and the class report."""
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    show_default="one a core",
+    help="Processes that run submissions.",
+)
+@click.option(
+    "--scheduler",
+    default="",
+    metavar="ADDRESS",
+    help="Run submissions on a dask cluster instead: tcp://host:8786.",
+)
+@click.option("--feedback/--no-feedback", default=True, help="Write feedback pages, or not.")
+def grade(
+    assignment: str, course: Path, tier: str, workers: int | None, scheduler: str, feedback: bool
+) -> None:
+    """Grade every submission of ASSIGNMENT; write feedback, grades and the class report.
+
+    Interrupted and started again, it goes on where it stopped.
+    """
     known_assignment(course, assignment)
     if not any((course / "submitted").glob(f"*/{assignment}")):
         raise click.ClickException(
@@ -119,7 +138,9 @@ def grade(assignment: str, course: Path, tier: str) -> None:
         )
     from llmr_ref.grading import course as grading
 
-    sys.exit(grading.grade(course, assignment, tier=tier))
+    sys.exit(grading.grade(
+        course, assignment, tier=tier, workers=workers, scheduler=scheduler, feedback=feedback
+    ))  # fmt: skip
 
 
 @llmr.command()
@@ -130,18 +151,98 @@ def grade(assignment: str, course: Path, tier: str) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     show_default="reports/ASSIGNMENT.html in the course",
 )
-def report(assignment: str, course: Path, output: Path | None) -> None:
-    """Write the class report of ASSIGNMENT: one HTML page."""
+@click.option(
+    "--schema",
+    is_flag=True,
+    help="Print the JSON schema of the report's JSON file and write nothing.",
+)
+def report(assignment: str, course: Path, output: Path | None, schema: bool) -> None:
+    """Write the class report of ASSIGNMENT as an HTML page, with CSV and JSON beside it."""
     known_assignment(course, assignment)
-    if not (course / "gradebook.db").exists():
-        raise click.ClickException(
-            f"{course} has no gradebook yet. Grade first: llmr grade {assignment}"
-        )
-    from llmr_ref.grading.report import write_report
+    if schema:
+        from llmr_ref.grading.report_file import ReportFile
+
+        click.echo(json.dumps(ReportFile.model_json_schema(), indent=1))
+        return
+    from llmr_ref.grading.report import NothingToReport, write_report
 
     output = output or course / "reports" / f"{assignment}.html"
     output.parent.mkdir(parents=True, exist_ok=True)
-    click.echo(f"The report is in {write_report(course, assignment, output)}.")
+    try:
+        click.echo(f"The report is in {write_report(course, assignment, output)}.")
+    except NothingToReport as error:
+        raise click.ClickException(str(error)) from None
+
+
+@llmr.command()
+@click.argument("assignment")
+@course_option
+@click.option(
+    "--to", "target", type=click.Choice(["nbgrader", "canvas", "gradescope"]), required=True
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    show_default="exports/ in the course",
+    help="A CSV file; for gradescope a folder.",
+)
+@click.option("--canvas-id", default="", help="The assignment's number in Canvas.")
+@click.option(
+    "--roster",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A gradebook that Canvas exported; names students and assignments as Canvas does.",
+)
+@click.option(
+    "--visibility",
+    type=click.Choice(["hidden", "after_due_date", "after_published", "visible"]),
+    default="after_published",
+    show_default=True,
+    help="When students see Gradescope's results.",
+)
+def export(
+    assignment: str,
+    course: Path,
+    target: str,
+    out: Path | None,
+    canvas_id: str,
+    roster: Path | None,
+    visibility: str,
+) -> None:
+    """Write the grades of ASSIGNMENT for another system."""
+    known_assignment(course, assignment)
+    if (canvas_id or roster) and target != "canvas":
+        raise click.UsageError(f"--canvas-id and --roster belong to --to canvas, not {target}.")
+    from llmr_ref.grading.exporters import export_assignment
+
+    said = export_assignment(
+        course, assignment, target, out, canvas_id=canvas_id, roster=roster, visibility=visibility
+    )
+    click.echo(said)
+
+
+@llmr.command()
+@click.argument("assignment")
+@click.argument("exercise")
+@course_option
+@click.option("--yes", is_flag=True, help="Write without asking.")
+@click.option(
+    "--tier",
+    type=click.Choice(["auto", "1", "2"]),
+    default="auto",
+    show_default=True,
+    help="1 grades without the sandbox; auto and 2 stop where there is none.",
+)
+def regrade(assignment: str, exercise: str, course: Path, yes: bool, tier: str) -> None:
+    """Judge EXERCISE of ASSIGNMENT again for everybody, after its bank or reference was mended.
+
+    Shows who changes and by how much before anything is written. Manual grades and comments stay.
+    """
+    known_assignment(course, assignment)
+    from llmr_ref.grading.course import lowest_tier
+    from llmr_ref.grading.regrade import regrade as judge_again
+
+    with lowest_tier(tier):
+        judge_again(course, assignment, exercise, lambda: yes or click.confirm("Write this?"))
 
 
 @llmr.command("sample-class")
@@ -159,14 +260,32 @@ def sample_class(assignment: str, course: Path, students: int, seed: int) -> Non
 
 
 @llmr.command()
-@click.argument("assignment", default="attention")
+@click.option("--only", default="", metavar="NAME", help="One attack of all.")
+@click.option("--stock", is_flag=True, help="Also each alone on stock nbgrader; resumable.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
+def attack(only: str, stock: bool, jobs: int) -> None:
+    """Let the hostile submissions of the tests loose on the grader; exit code 1 if one reaches anything."""
+    from llmr_ref.grading import attack_run
+
+    sys.exit(attack_run.main(only=only, stock=stock, jobs=jobs))
+
+
+@llmr.command()
+@click.argument("assignment", required=False)
+@click.option("--all", "everything", is_flag=True, help="All assignments.")
+@click.option("--full", is_flag=True, help="Run all mutants, not a sample of them.")
 @course_option
-def matrix(assignment: str, course: Path) -> None:
-    """Show which known-wrong answers the checks of ASSIGNMENT catch, and whether by name."""
-    known_assignment(course, assignment)
+def matrix(assignment: str | None, everything: bool, full: bool, course: Path) -> None:
+    """Show which wrong answers and mutants the checks of ASSIGNMENT catch; exit code 1 below the bars."""
+    if (assignment is None) != everything:
+        raise click.UsageError("Name one assignment, or say --all.")
     from llmr_ref.grading import matrix as kill_matrix
 
-    sys.exit(kill_matrix.main(assignment))
+    if assignment is not None and assignment not in kill_matrix.ASSIGNMENTS:
+        known_assignment(course, assignment)
+        raise click.UsageError(f"{assignment!r} has no exercises with banks.")
+    assignments = [assignment] if assignment else list(kill_matrix.ASSIGNMENTS)
+    sys.exit(kill_matrix.main(assignments, at_most=None if full else kill_matrix.SAMPLE))
 
 
 # --- models ------------------------------------------------------------------------------------
@@ -192,6 +311,31 @@ def bench_check(assignment: str, course: Path) -> None:
     from llmr_ref.grading import bench as waiting
 
     sys.exit(waiting.main(assignment))
+
+
+@bench_group.command("grading")
+@click.argument("assignment", default="attention")
+@course_option
+@click.option("--students", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--stock-students",
+    type=click.IntRange(2),
+    default=8,
+    show_default=True,
+    help="How many of them stock nbgrader grades; it takes as long for each.",
+)
+@click.option("--growth", is_flag=True, help="Also time and memory from 16 to 1,024 students.")
+def bench_grading(
+    assignment: str, course: Path, students: int, stock_students: int, growth: bool
+) -> None:
+    """Measure `llmr grade` against stock nbgrader; exit code 1 where it is slower than wanted."""
+    known_assignment(course, assignment)
+    from llmr_ref.grading import bench_grading as grading
+
+    sys.exit(grading.main(
+        course, assignment, students=students, stock_students=min(stock_students, students),
+        growth=growth,
+    ))  # fmt: skip
 
 
 @bench_group.command("reference")

@@ -127,13 +127,10 @@ def check_bubblewrap() -> Finding:
 
 def check_grading_tier() -> Finding:
     from llmr_ref.grading.sandbox import available_tier
+    from llmr_ref.grading.tiers import TIERS
 
     tier, reason = available_tier()
-    protects = {
-        0: "the student's own process decides the score",
-        1: "scores decided in a process of their own, no sandbox",
-        2: "scores decided in a process of their own, student code in a sandbox",
-    }[tier]
+    protects = TIERS[tier].name
     if tier < 2:
         return Finding("Grading tier", "weaker", f"{tier}: {protects}", reason)
     return Finding("Grading tier", "ok", f"{tier}: {protects}")

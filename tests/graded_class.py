@@ -1,8 +1,10 @@
 """A small graded class, written with nbgrader's Gradebook: what a course folder holds after autograding."""
 
 import os
+import random
 import sys
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +22,8 @@ ASSIGNMENT = "attention"
 POINTS = {"softmax": 3.0, "causal_mask": 2.0, "apply_rope": 4.0}
 MANUAL, MANUAL_POINTS = "cheating-model", 3.0
 GRADED_AT = 1_764_000_000  # 24 November 2025, 16:00 UTC
+DUE = datetime(2025, 11, 20, 12, 0)
+STUB = "def {name}(x, y=None):\n    raise NotImplementedError  # YOUR CODE HERE"
 
 
 def grade_id(exercise: str) -> str:
@@ -66,6 +70,8 @@ class Pupil:
     registered_only: bool = False
     ungraded: bool = False
     name: tuple[str, str] | None = None
+    code: dict[str, str] = field(default_factory=dict)  # exercise -> answer cell
+    hours_before: float | None = None  # the date due
 
     def score(self, exercise: str) -> float:
         return self.overridden.get(exercise, self.verdicts[exercise].score)
@@ -125,14 +131,38 @@ def small_class() -> list[Pupil]:
     ]  # fmt: skip
 
 
+def large_class(students: int, seed: int = 0) -> list[Pupil]:
+    """Students of every strength, with answers of the banks as their code; the same for one seed."""
+    chance = random.Random(seed)
+    pupils = []
+    for number in range(students):
+        strength = chance.random()
+        verdicts, code = {}, {}
+        for exercise in ("softmax", "causal_mask"):
+            known = get_exercise(exercise)
+            bank = known.right_answers if chance.random() < strength else known.wrong_answers
+            answer = chance.choice(bank)
+            verdicts[exercise] = verdict_on(exercise, answer.key)
+            code[exercise] = answer.source(exercise)
+        verdicts["apply_rope"] = rope_verdict(chance.choice((2, 4) if strength > 0.4 else (0, 2)))
+        code["apply_rope"] = chance.choice(get_exercise("apply_rope").bank()).source("apply_rope")
+        pupils.append(Pupil(
+            f"s{number:04}", verdicts, manual=round(3 * strength * 2) / 2, code=code,
+            hours_before=chance.choice((200, 90, 30, 12, 3, 0.5, 0.5, -5)),
+            penalty=0.0, name=(f"First{number}", f"Last{number}"),
+        ))  # fmt: skip
+    return pupils
+
+
 def write_course(course: Path, pupils: list[Pupil]) -> Path:
     """Write gradebook, release and autograded notebooks and feedback pages as nbgrader leaves them."""
     course.mkdir(parents=True, exist_ok=True)
     release = course / "release" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
-    _write(_notebook({}, {}), release)
+    _write(_notebook({}, {}, {e: STUB.format(name=e) for e in POINTS}), release)
     (course / "gradebook.db").write_bytes(_empty_gradebook())
+    dated = any(p.hours_before is not None for p in pupils)
     with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "llmr") as gradebook:
-        gradebook.add_assignment(ASSIGNMENT)
+        gradebook.add_assignment(ASSIGNMENT, **({"duedate": DUE.isoformat()} if dated else {}))
         gradebook.add_notebook(ASSIGNMENT, ASSIGNMENT)
         for exercise in sorted(POINTS):  # not the order of the notebook
             gradebook.add_grade_cell(
@@ -165,11 +195,13 @@ def _enter(gradebook: Gradebook, course: Path, pupil: Pupil) -> None:
     if pupil.registered_only:
         return
     handed_in = course / "submitted" / pupil.id / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
-    _write(_notebook({}, {}), handed_in)
+    _write(_notebook({}, {}, pupil.code), handed_in)
     if pupil.ungraded:
         return
     submission = gradebook.add_submission(ASSIGNMENT, pupil.id)
     submission.notebooks[0].late_submission_penalty = pupil.penalty
+    if pupil.hours_before is not None:
+        submission.timestamp = DUE - timedelta(hours=pupil.hours_before)
     for exercise, verdict in pupil.verdicts.items():
         grade = gradebook.find_grade(grade_id(exercise), ASSIGNMENT, ASSIGNMENT, pupil.id)
         grade.auto_score = verdict.score
@@ -181,16 +213,26 @@ def _enter(gradebook: Gradebook, course: Path, pupil: Pupil) -> None:
     grade.needs_manual_grade = pupil.manual is None
     notes = {"intake": pupil.intake, "graded": True, "tier": pupil.tier}
     graded = course / "autograded" / pupil.id / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
-    _write(_notebook(pupil.verdicts, {"llmr": notes}), graded)
+    _write(_notebook(pupil.verdicts, {"llmr": notes}, pupil.code), graded)
     if pupil.feedback:
         page = course / "feedback" / pupil.id / ASSIGNMENT / f"{ASSIGNMENT}.html"
         page.parent.mkdir(parents=True)
         page.write_text("<!doctype html><html lang='en'><title>Feedback</title><h1>Feedback</h1>")
 
 
-def _notebook(verdicts: dict[str, Verdict], metadata: dict) -> nbformat.NotebookNode:
+def _notebook(
+    verdicts: dict[str, Verdict], metadata: dict, code: dict[str, str]
+) -> nbformat.NotebookNode:
     cells = []
     for number, exercise in enumerate(POINTS):
+        if exercise in code:
+            marks = {
+                "grade": False, "grade_id": exercise, "locked": False, "solution": True,
+                "task": False, "schema_version": 3, "cell_type": "code",
+            }  # fmt: skip
+            cells.append(
+                new_code_cell(code[exercise], metadata={"nbgrader": marks}, id=f"code-{number}")
+            )
         marks = {
             "grade": True, "grade_id": grade_id(exercise), "points": POINTS[exercise],
             "locked": True, "solution": False, "task": False, "schema_version": 3,

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from llmr_ref.grading import runner
@@ -16,15 +17,22 @@ def check(name: str, answer: Any = None) -> float:
     answer: the function or class; by default what is called `name` in the notebook.
     Raises: ValueError for a name that is not an exercise.
     """
+    cells: list[str] = []
     if answer is None:
-        answer = sys._getframe(1).f_globals.get(name)
-    verdict = verdict_for(name, answer)
+        space = sys._getframe(1).f_globals
+        answer = space.get(name)
+        ran = space.get("In")  # what the notebook ran, in its order, as IPython keeps it
+        cells = [c for c in ran if isinstance(c, str)] if isinstance(ran, list) else []
+    verdict = verdict_for(name, answer, cells)
     _display(verdict)
     return float(verdict.score)
 
 
-def verdict_for(name: str, answer: Any) -> Verdict:
-    """The verdict on `answer` (None when it is not defined) on the practice inputs, in this process."""
+def verdict_for(name: str, answer: Any, cells: Sequence[str] = ()) -> Verdict:
+    """The verdict on `answer` (None when it is not defined) on the practice inputs, in this process.
+
+    cells: the code that defined it, read for what the exercise forbids.
+    """
     try:
         exercise = get_exercise(name)
     except KeyError as error:
@@ -36,7 +44,7 @@ def verdict_for(name: str, answer: Any) -> Verdict:
         outcomes = [runner.missing(name) for _ in trials]
     else:
         outcomes = [runner.run_call(answer, trial.call) for trial in trials]
-    return judge(exercise, trials, outcomes)
+    return judge(exercise, trials, outcomes, cells=cells)
 
 
 def _display(verdict: Verdict) -> None:

@@ -1,13 +1,13 @@
 """The instructor's short path: nbgrader's own commands in their order, then the class report."""
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llmr_ref.grading.exercises import ASSIGNMENTS
 
@@ -28,49 +28,60 @@ def generate(course: Path, assignment: str) -> None:
     run_nbgrader(course, "generate_assignment", assignment, "--force")
 
 
-def grade(course: Path, assignment: str, *, tier: str = "auto") -> int:
+def grade(
+    course: Path,
+    assignment: str,
+    *,
+    tier: str = "auto",
+    workers: int | None = None,
+    scheduler: str = "",
+    feedback: bool = True,
+) -> int:
     """Autograde what was submitted, write feedback, export grades and the report. 0 when all went well.
 
     Submissions that are graded already are left alone, so an interrupted run goes on where it stopped.
     tier: "auto" demands the sandbox (tier 2); "1" allows grading without it.
+    workers: processes that run submissions; as many as there are cores when None.
+    scheduler: address of a dask scheduler whose workers run the submissions instead.
     Raises: CourseError for a course that is not ready, or when a step fails.
     """
-    from llmr_ref.grading.report import write_report
-
     _require(course, assignment)
     if tier not in ("auto", "1", "2"):
         raise CourseError(f"tier is {tier!r}; choose auto, 1 or 2")
-    submitted = sorted(course.glob(f"submitted/*/{assignment}"))
-    if not submitted:
+    if not any(course.glob(f"submitted/*/{assignment}")):
         raise CourseError(
             f"nothing is submitted: {course}/submitted/<student>/{assignment} does not exist. "
             f"Collect submissions, or make a class with `llmr sample-class {assignment}`."
         )
     if not (course / "release" / assignment).is_dir():
         generate(course, assignment)
-    environment = {"LLMR_LOWEST_TIER": "1" if tier == "1" else "2"}
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console,
-    ) as progress:  # fmt: skip
-        task = progress.add_task("autograding", total=len(submitted))
+    # jsonschema compiles a grammar for IRIs as it is imported, for a second; no schema here has an IRI.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    from llmr_ref.grading.class_run import ClassRun
 
-        def count(line: str) -> None:
-            if "] Sanitizing " in line or "] Skipping existing assignment" in line:
-                progress.advance(task)
+    processes = workers or os.cpu_count() or 1
+    with lowest_tier(tier), ClassRun(course, assignment, processes, scheduler) as run:
+        problems = run.autograde()
+        if feedback:
+            problems += run.feedback()
+        run.export()
+        run.report()
+    for problem in problems:
+        console.print(problem)
+    return 1 if problems else 0
 
-        run_nbgrader(course, "autograde", assignment, environment=environment, watch=count)
-        progress.update(task, completed=len(submitted))
-    console.print("writing feedback")
-    run_nbgrader(course, "generate_feedback", assignment, "--force")
-    (course / "exports").mkdir(exist_ok=True)
-    run_nbgrader(
-        course, "export", "--to", f"exports/{assignment}.csv", "--assignment", f"['{assignment}']"
-    )
-    report = write_report(course, assignment, course / "reports" / f"{assignment}.html")
-    console.print(f"report: {report}")
-    console.print(f"grades: {course / 'exports' / f'{assignment}.csv'}")
-    return 0
+
+@contextlib.contextmanager
+def lowest_tier(tier: str) -> Iterator[None]:
+    """Below which tier nothing is graded: 1 when that is asked for, else 2."""
+    before = os.environ.get("LLMR_LOWEST_TIER")
+    os.environ["LLMR_LOWEST_TIER"] = "1" if tier == "1" else "2"
+    try:
+        yield
+    finally:
+        del os.environ["LLMR_LOWEST_TIER"]
+        if before is not None:
+            os.environ["LLMR_LOWEST_TIER"] = before
 
 
 def _require(course: Path, assignment: str) -> None:
@@ -87,24 +98,14 @@ def _require(course: Path, assignment: str) -> None:
         )
 
 
-def run_nbgrader(
-    course: Path,
-    *arguments: str,
-    environment: dict[str, str] | None = None,
-    watch: Callable[[str], None] = lambda line: None,
-) -> None:
+def run_nbgrader(course: Path, *arguments: str) -> None:
     """Run an nbgrader command in the course. Raises: CourseError with the end of its output."""
     folder = str(Path(sys.executable).parent)  # nbgrader starts alembic by its bare name
     path = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
-    command = [sys.executable, "-m", "nbgrader", *arguments]
-    kept: list[str] = []
-    with subprocess.Popen(
-        command, cwd=course, env={**os.environ, "PATH": path, **(environment or {})}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        for line in process.stdout:
-            watch(line)
-            kept = [*kept[-LINES_KEPT + 1 :], line.rstrip()]
-    if process.returncode != 0:
-        raise CourseError(f"`nbgrader {' '.join(arguments)}` failed:\n" + "\n".join(kept))
+    done = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments], cwd=course, env={**os.environ, "PATH": path},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
+    )  # fmt: skip
+    if done.returncode != 0:
+        kept = "\n".join(done.stdout.splitlines()[-LINES_KEPT:])
+        raise CourseError(f"`nbgrader {' '.join(arguments)}` failed:\n{kept}")

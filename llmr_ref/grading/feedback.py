@@ -4,7 +4,9 @@ Formulas become MathML, which browsers draw themselves. HTML in Markdown cells p
 The page carries a content security policy that forbids scripts, frames and every other host.
 """
 
+import glob
 import re
+from pathlib import Path
 from typing import Any
 
 import bleach  # type: ignore[import-untyped]
@@ -14,8 +16,21 @@ from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.notebooknode import NotebookNode
+from nbgrader import utils
+
+from llmr_ref.grading.intake import is_finished
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'"
+# What is wider than a telephone scrolls where it stands, instead of the page with it.
+NARROW = """
+.panel-body pre, .panel-body table { display: block; max-width: 100%; overflow-x: auto }
+.panel-body .rendered_html, .panel-body .highlight { overflow-x: auto; overflow-y: hidden }
+.panel-body img { max-width: 100%; height: auto }
+@media (max-width: 600px) {
+  .container, .panel-body { padding: 0 }
+  .panel-body .cell { padding: 4px }
+}
+"""
 TAGS = frozenset(bleach.ALLOWED_TAGS) | {
     *(
         "h1",
@@ -64,21 +79,33 @@ class MathMLRenderer(IPythonRenderer):
         return self._keep(text.strip("$\n "), "block")
 
 
-class FeedbackExporter(HTMLExporter):
-    """nbgrader's feedback page, made safe and self-contained."""
+@jinja2.pass_context
+def clean_markdown(context: Any, source: str) -> str:
+    """One Markdown cell as clean HTML with MathML: what formgrader and feedback show of a student's words."""
+    renderer = MathMLRenderer(
+        escape=False, attachments=context.get("cell", {}).get("attachments", {}),
+        exclude_anchor_links=True,
+    )  # fmt: skip
+    html = MarkdownWithMath(renderer=renderer).render(source.replace("\ue000", ""))
+    html = bleach.clean(
+        html, tags=TAGS, attributes=ATTRIBUTES, protocols={"http", "https", "data"}, strip=True
+    )
+    # A number without a formula was typed as such, through a character reference.
+    formulas = dict(enumerate(renderer.formulas))
+    return re.sub("\ue000(\\d{1,6})\ue001", lambda m: formulas.get(int(m[1]), ""), html)
 
-    @jinja2.pass_context
-    def markdown2html(self, context: Any, source: str) -> str:
-        """One Markdown cell as clean HTML with MathML."""
-        renderer = MathMLRenderer(
-            escape=False, attachments=context.get("cell", {}).get("attachments", {}),
-            exclude_anchor_links=True,
-        )  # fmt: skip
-        html = MarkdownWithMath(renderer=renderer).render(source.replace("\ue000", ""))
-        html = bleach.clean(
-            html, tags=TAGS, attributes=ATTRIBUTES, protocols={"http", "https", "data"}, strip=True
-        )
-        return re.sub("\ue000(\\d+)\ue001", lambda m: renderer.formulas[int(m[1])], html)
+
+class FeedbackExporter(HTMLExporter):
+    """nbgrader's feedback page, made safe and self-contained.
+
+    There is none for a notebook whose grading did not come to its end. A page that was cut off, or that
+    is older than the grading, is written again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if hasattr(self.parent, "assignments"):
+            _begin(self.parent)
 
     def from_notebook_node(  # type: ignore[override]  # as in nbconvert's own exporters
         self, nb: NotebookNode, resources: dict[str, Any] | None = None, **kw: Any
@@ -100,4 +127,38 @@ class FeedbackExporter(HTMLExporter):
                 {"http-equiv": "Content-Security-Policy", "content": POLICY},
             ):
                 soup.head.insert(0, soup.new_tag("meta", attrs=attributes))
+            style = soup.new_tag("style")
+            style.string = NARROW
+            soup.head.append(style)
         return str(soup), resources
+
+
+def _begin(converter: Any) -> None:
+    """Before the first page: leave out what is not graded to its end, remove what is no longer true."""
+    coursedir = converter.coursedir
+    for folder in glob.glob(
+        converter._format_source(coursedir.assignment_id, coursedir.student_id)
+    ):
+        if glob.has_magic(folder) and folder not in converter.assignments:
+            # nbgrader takes the name of this student for a pattern, and found nothing that it fits.
+            found = glob.glob(f"{glob.escape(folder)}/{coursedir.notebook_id}.ipynb")
+            converter.assignments |= {folder: found} if found else {}
+    for folder, notebooks in list(converter.assignments.items()):
+        student, assignment = Path(folder).parts[-2:]
+        pages = Path(converter._format_dest(assignment, student))
+        if not all(is_finished(Path(n)) for n in notebooks):
+            converter.log.warning("%s is not graded to its end: no feedback. Grade again.", folder)
+            del converter.assignments[folder]
+        elif all(_is_up_to_date(pages / f"{Path(n).stem}.html", Path(n)) for n in notebooks):
+            continue
+        if pages.is_dir():
+            utils.rmtree(str(pages))
+
+
+def _is_up_to_date(page: Path, notebook: Path) -> bool:
+    """Whether the page was written to its end and after the notebook."""
+    return (
+        page.is_file()
+        and page.stat().st_mtime_ns >= notebook.stat().st_mtime_ns
+        and page.read_text("utf-8").rstrip().endswith("</html>")
+    )

@@ -3,10 +3,43 @@
 import os
 
 # Chapters that exercises point to, by the name used in `see="masking#off-by-one"`.
-CHAPTERS = {"masking": "attention/masking", "rope": "transformer/rope"}
+CHAPTERS = {
+    "n-grams": "language-models/n-grams",
+    "perplexity": "language-models/perplexity",
+    "tokenization": "language-models/tokenization",
+    "masking": "attention/masking",
+    "rope": "transformer/rope",
+    "positions": "transformer/positions",
+    "longer-contexts": "transformer/longer-contexts",
+    "backprop": "training/backprop",
+    "sampling": "using/sampling",
+    "fast-inference": "using/fast-inference",
+    "quantization": "using/quantization",
+}
+
+# Chapters that are still to be written: exercises name their sections, but nothing shows a link to them.
+TO_COME = frozenset(
+    {
+        "n-grams",
+        "perplexity",
+        "tokenization",
+        "positions",
+        "longer-contexts",
+        "backprop",
+        "sampling",
+        "fast-inference",
+        "quantization",
+    }
+)
 
 # `llmr book serve` and `llmr demo` serve the book here; a course that publishes it sets LLMR_BOOK_URL.
 LOCAL_BOOK = "http://127.0.0.1:8000/book"
+
+
+def in_the_book(see: str) -> bool:
+    """Whether "page#section" can be read yet."""
+    page = see.partition("#")[0]
+    return page in CHAPTERS and page not in TO_COME
 
 
 def section_url(see: str) -> str:

@@ -3,16 +3,27 @@
 import ast
 import dataclasses
 import functools
+import multiprocessing
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
+import torch
+from rich import box
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from llmr_ref.grading import runner
+from llmr_ref.grading import no_answers, runner
 from llmr_ref.grading.exercise import Answer, Exercise
-from llmr_ref.grading.exercises import assignment_exercises
-from llmr_ref.grading.verdict import Trial, Verdict, judge, practice_trials, prepare
+from llmr_ref.grading.exercises import ASSIGNMENTS, get_exercise
+from llmr_ref.grading.survivors import Hunt, hunt
+from llmr_ref.grading.verdict import Outcome, Trial, Verdict, judge, practice_trials, prepare
 
 NAMED_AT_LEAST = 0.95
+MUTANTS_CAUGHT_AT_LEAST = 0.98
+SAMPLE = 60  # mutants of an exercise, unless all are asked for
+MOST_PROCESSES = 8  # each holds torch
 GRADED_SEEDS = (
     1,
     2,
@@ -21,7 +32,7 @@ GRADED_SEEDS = (
 
 @dataclasses.dataclass
 class Row:
-    """One answer of a bank and what became of it. problem is empty when all is as it should be."""
+    """One answer and what became of it: wrong, right or nothing. problem: empty when all is well."""
 
     exercise: str
     kind: str
@@ -32,13 +43,13 @@ class Row:
     problem: str
 
 
-def stub(exercise: Exercise) -> Answer:
-    """The untouched answer cell of the release notebook."""
+@dataclasses.dataclass
+class Result:
+    """The matrix of one exercise."""
 
-    def target(*args: object, **kwargs: object) -> None:
-        raise NotImplementedError
-
-    return Answer("the untouched stub", target)
+    rows: list[Row]
+    mutants: Hunt
+    faults: list[str]
 
 
 @functools.cache
@@ -50,34 +61,35 @@ def trial_sets(exercise: Exercise) -> list[list[Trial]]:
 
 def verdicts(exercise: Exercise, answer: Answer) -> list[Verdict]:
     """The verdict on an answer on every one of the trial sets."""
-    return [
-        judge(exercise, trials, [runner.run_call(answer.target, t.call) for t in trials])
-        for trials in trial_sets(exercise)
-    ]
+    known: dict[int, Outcome] = {}
+
+    def outcome(trial: Trial) -> Outcome:
+        if answer in exercise.wrong_answers and not exercise.forbids:
+            return trial.outcome_of(answer)  # `judge` needs it as well
+        if id(trial) not in known:  # practice inputs are in every set
+            known[id(trial)] = runner.run_call(answer.target, trial.call)
+        return known[id(trial)]
+
+    return [judge(exercise, trials, [*map(outcome, trials)]) for trials in trial_sets(exercise)]
 
 
 def rows(exercise: Exercise) -> list[Row]:
-    """Every wrong answer, every right answer and the stub, judged."""
+    """Every wrong answer, every right answer and all that is no answer, judged."""
     found = []
-    for answer in [*exercise.wrong_answers, *exercise.right_answers, stub(exercise)]:
-        worst = None
-        for v in verdicts(exercise, answer):
-            row = _row(exercise, answer, v)
-            if worst is None or (row.problem and not worst.problem):
-                worst = row
-        assert worst is not None
-        found.append(worst)
-    return found
+    for answer in exercise.bank():
+        judged = [_row(exercise, answer, v) for v in verdicts(exercise, answer)]
+        found.append(next((row for row in judged if row.problem), judged[0]))
+    scores = {"the untouched stub": no_answers.score_of_stub(exercise)}
+    for kind in no_answers.NO_ANSWERS:
+        scores[kind] = no_answers.score_of(exercise, kind, trial_sets(exercise)[1])
+    return found + [_nothing(exercise, kind, score) for kind, score in scores.items()]
 
 
 def _row(exercise: Exercise, answer: Answer, v: Verdict) -> Row:
     named = v.misconception.key if v.misconception else ""
     kind = "wrong" if answer in exercise.wrong_answers else "right"
     problem = ""
-    if answer.title == "the untouched stub":
-        kind = "stub"
-        problem = f"scores {v.score}, must be 0" if v.score else ""
-    elif kind == "right" and not v.full:
+    if kind == "right" and not v.full:
         reasons = "; ".join(p.message for p in v.properties if not p.passed)
         problem = f"loses points: {reasons}"
     elif kind == "wrong" and v.full:
@@ -87,6 +99,11 @@ def _row(exercise: Exercise, answer: Answer, v: Verdict) -> Row:
     elif kind == "wrong" and not named:
         problem = "not named"
     return Row(exercise.name, kind, answer.title, v.score, v.points, named, problem)
+
+
+def _nothing(exercise: Exercise, title: str, score: float) -> Row:
+    problem = f"scores {score:g}, must be 0" if score else ""
+    return Row(exercise.name, "nothing", title, score, exercise.points, "", problem)
 
 
 def bank_faults(exercise: Exercise) -> list[str]:
@@ -109,42 +126,158 @@ def bank_faults(exercise: Exercise) -> list[str]:
     return faults
 
 
-def main(assignment: str) -> int:
-    """Print the kill matrix of an assignment; 0 if it holds, 1 if not."""
+def examine(name: str, at_most: int | None) -> Result:
+    """The matrix of the exercise called `name`, with `at_most` mutants (None: all of them)."""
+    exercise = get_exercise(name)
+    mutants = hunt_mutants(name, at_most)
+    found = [*rows(exercise), import_row(name)]
+    return Result(found, mutants, bank_faults(exercise) + mutants.faults)
+
+
+def hunt_mutants(name: str, at_most: int | None) -> Hunt:
+    """Run mutants on practice and graded inputs, in forks of this process: it should have one thread."""
+    exercise = get_exercise(name)
+    trials = {id(t): t for trials in trial_sets(exercise) for t in trials}  # each once
+    return hunt(exercise, list(trials.values()), at_most)
+
+
+def import_row(name: str) -> Row:
+    """What a submission scores that imports the reference."""
+    exercise = get_exercise(name)
+    score = no_answers.score_of_import(exercise)
+    return _nothing(exercise, "an import of the reference", score)
+
+
+def processes(at_most: int = MOST_PROCESSES) -> ProcessPoolExecutor:
+    """Fresh processes for what runs mutants, one for every core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ProcessPoolExecutor(
+        min(at_most, cores or 1),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+
+
+def main(assignments: Sequence[str], *, at_most: int | None = SAMPLE) -> int:
+    """Print the kill matrix of the assignments; 0 if it holds, 1 if not."""
     console = Console()
-    all_rows: list[Row] = []
+    names = [name for assignment in assignments for name in ASSIGNMENTS[assignment]]
+    results: dict[str, Result] = {}
     faults: list[str] = []
-    table = Table(title=f"Kill matrix of {assignment}")
-    for column in ("exercise", "wrong", "caught", "named", "right", "full", "stub"):
-        table.add_column(column, justify="left" if column == "exercise" else "right")
-    for exercise in assignment_exercises(assignment):
-        own = rows(exercise)
-        all_rows += own
-        faults += [f"{exercise.name}: {f}" for f in bank_faults(exercise)]
-        table.add_row(exercise.name, *_counts(own))
-    table.add_section()
-    table.add_row("total", *_counts(all_rows))
-    console.print(table)
-    for r in all_rows:
-        if r.problem:
-            console.print(f"[bold]{r.exercise}[/]: {r.kind} answer “{r.title}” {r.problem}")
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress, processes() as pool:
+        task = progress.add_task("exercises", total=len(names))
+        waiting = {pool.submit(examine, name, at_most): name for name in names}
+        for future in as_completed(waiting):
+            name, error = waiting[future], future.exception()
+            if error is None:
+                results[name] = future.result()
+            else:
+                faults.append(f"{name} cannot be examined: {type(error).__name__}: {error}")
+            progress.advance(task)
+    in_order = {name: results[name] for name in names if name in results}
+    console.print(_table(assignments, in_order))
+    _print_mutants(console, in_order, at_most)
+    for result in in_order.values():
+        _print_problems(console, result)
+    faults += [f"{name}: {fault}" for name, result in in_order.items() for fault in result.faults]
     for fault in faults:
-        console.print(f"[bold]bank[/] {fault}")
-    hard = [r for r in all_rows if r.problem and r.problem != "not named"]
-    return 1 if hard or faults or named_share(all_rows) < NAMED_AT_LEAST else 0
+        console.print("[bold]bank[/]", end=" ")
+        console.print(fault, markup=False, highlight=False)
+    missed = bars_missed(in_order.values())
+    for bar in missed:
+        console.print(f"[bold]missed[/] {bar}", highlight=False)
+    return 1 if missed or faults else 0
 
 
-def named_share(all_rows: list[Row]) -> float:
+def bars_missed(results: Iterable[Result]) -> list[str]:
+    """The bars that the results do not reach, in words."""
+    results = list(results)
+    own = [row for result in results for row in result.rows]
+    bars = {
+        "every wrong answer loses marks": not any(r.problem == "keeps full marks" for r in own),
+        "no wrong answer is taken for another": not any(
+            r.problem.startswith("diagnosed as") for r in own
+        ),
+        f"{NAMED_AT_LEAST:.0%} of the wrong answers are named": named_share(own) >= NAMED_AT_LEAST,
+        "every right answer keeps full marks": not any(r.problem for r in own if r.kind == "right"),
+        "what is no answer scores nothing": not any(r.problem for r in own if r.kind == "nothing"),
+        f"{MUTANTS_CAUGHT_AT_LEAST:.0%} of the mutants are caught": (
+            caught_share(r.mutants for r in results) >= MUTANTS_CAUGHT_AT_LEAST
+        ),
+    }
+    return [bar for bar, reached in bars.items() if not reached]
+
+
+def named_share(all_rows: Iterable[Row]) -> float:
     """Share of the wrong answers that are diagnosed as themselves."""
     wrong = [r for r in all_rows if r.kind == "wrong"]
-    return sum(not r.problem for r in wrong) / len(wrong)
+    return sum(not r.problem for r in wrong) / max(len(wrong), 1)
 
 
-def _counts(own: list[Row]) -> list[str]:
+def caught_share(hunts: Iterable[Hunt]) -> float:
+    """Share of the mutants that lose marks, of those that are not listed as equivalent."""
+    hunts = list(hunts)
+    caught = sum(h.caught for h in hunts)
+    return caught / max(caught + sum(len(h.survivors) for h in hunts), 1)
+
+
+def _table(assignments: Sequence[str], results: dict[str, Result]) -> Table:
+    table = Table(title="Kill matrix", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table.add_column("exercise", no_wrap=True)
+    for column in ("wrong\ncaught", "\nnamed", "right\nfull", "mutants\ncaught", "nothing\nscores"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for assignment in assignments:
+        own = {n: results[n] for n in ASSIGNMENTS[assignment] if n in results}
+        for name, result in own.items():
+            table.add_row(name, *_counts([result]))
+        table.add_section()
+        if len(assignments) > 1 and own:
+            table.add_row(f"[italic]{assignment}[/]", *_counts(own.values()))
+            table.add_section()
+    table.add_row("total", *_counts(results.values()))
+    return table
+
+
+def _counts(results: Iterable[Result]) -> list[str]:
+    results = list(results)
+    own = [row for result in results for row in result.rows]
     wrong = [r for r in own if r.kind == "wrong"]
     right = [r for r in own if r.kind == "right"]
-    caught = sum(r.problem != "keeps full marks" for r in wrong)
-    named = sum(not r.problem for r in wrong)
-    full = sum(not r.problem for r in right)
-    untouched = max(r.score for r in own if r.kind == "stub")
-    return [str(len(wrong)), str(caught), str(named), str(len(right)), str(full), f"{untouched:g}"]
+    nothing = max((r.score for r in own if r.kind == "nothing"), default=0.0)
+    caught = sum(r.mutants.caught for r in results)
+    survivors = sum(len(r.mutants.survivors) for r in results)
+    return [
+        f"{sum(r.problem != 'keeps full marks' for r in wrong)}/{len(wrong)}",
+        f"{sum(not r.problem for r in wrong)}",
+        f"{sum(not r.problem for r in right)}/{len(right)}",
+        f"{caught}/{caught + survivors}",
+        f"{nothing:g}",
+    ]
+
+
+def _print_problems(console: Console, result: Result) -> None:
+    for r in result.rows:
+        if r.problem:
+            answer = "" if r.kind == "nothing" else f"{r.kind} answer: "
+            console.print(f"[bold]{r.exercise}[/] {answer}", end="", highlight=False)
+            console.print(f"{r.title}: {r.problem}", markup=False, highlight=False)
+
+
+def _print_mutants(console: Console, results: dict[str, Result], at_most: int | None) -> None:
+    hunts = [r.mutants for r in results.values()]
+    made, tried = sum(h.made for h in hunts), sum(h.tried for h in hunts)
+    how = "all" if at_most is None else f"at most {at_most} an exercise, drawn from a fixed seed"
+    console.print(
+        f"{tried} of {made} mutants run ({how}); {sum(h.equivalent for h in hunts)} are listed as "
+        f"equivalent; {caught_share(hunts):.1%} of the others are caught, "
+        f"{MUTANTS_CAUGHT_AT_LEAST:.0%} wanted.",
+        highlight=False,
+    )
+    for name, result in results.items():
+        for mutant in result.mutants.survivors:
+            console.print(f"[bold]{name}[/] lets a mutant pass:", highlight=False)
+            console.print(f"  {mutant.change}", markup=False, highlight=False, soft_wrap=True)
+            for line in mutant.difference.splitlines():
+                console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)

@@ -1,111 +1,133 @@
-"""Run the notebook once, in the sandbox, so that formgrader and feedback show its plots and prints."""
+"""What a notebook shows when it runs: its plots and prints, for formgrader and feedback.
 
-import functools
+The notebook runs in a fork of the worker like every exercise. What comes back is untrusted: only text and
+bitmaps pass, cut to size; no HTML of a student's reaches an instructor.
+"""
+
+import base64
 import json
-import os
-import shutil
-import tempfile
-from pathlib import Path
+import struct
+from collections.abc import Sequence
 from typing import Any
 
-from jupyter_client.manager import AsyncKernelManager
-from nbformat.notebooknode import NotebookNode
-from nbgrader.preprocessors import Execute
+import nbformat
+from pydantic import BaseModel
 
-from llmr_ref.grading import seccomp
-from llmr_ref.grading.intake import KEY
-from llmr_ref.grading.sandbox import SCRATCH, bubblewrap_command, grading_tier, worker_environment
+from llmr_ref.grading.sandbox import Limits, Worker
 
+LIMITS = Limits(  # of the notebook as a whole
+    wall_seconds=40.0, cpu_seconds=30, memory_bytes=2 << 30, output_bytes=16 << 20
+)
+MAX_FRAMES = 5_000
+MAX_OUTPUTS = 100  # of one cell
 MAX_STREAM_CHARACTERS = 20_000
-HERE = Path(__file__).parent
+MAX_TRACEBACK_CHARACTERS = 20_000
+MAX_PICTURE_BYTES = 2 << 20
+SIGNATURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+
+Output = dict[str, Any]
 
 
-@functools.cache
-def matplotlib_font_lists() -> list[Path]:
-    """Matplotlib's list of the system's fonts, which every kernel would otherwise spend seconds on."""
-    import matplotlib.font_manager  # writes the list on its first import
+class Pictures(BaseModel):
+    """What each cell that began has shown, and how the run ended."""
 
-    return sorted(Path(matplotlib.get_cachedir()).glob("fontlist-*.json"))
+    outputs: dict[int, list[Output]]
+    ended: str
 
-
-class SandboxedKernelManager(AsyncKernelManager):
-    """A kernel in bubblewrap: no network, so it speaks over sockets in a folder that both sides see."""
-
-    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
-        command = super().format_kernel_cmd(extra_arguments)
-        connection = Path(self.connection_file)
-        binds = ["--bind", str(connection.parent), str(connection.parent)]
-        for fonts in matplotlib_font_lists():
-            binds += ["--ro-bind", str(fonts), f"{SCRATCH}/{fonts.name}"]
-        bounded = ["prlimit", "--cpu=120", "--core=0", "--fsize=50000000"]
-        # CUDA builds of torch reserve much address space; what is really used stays below 2 GiB.
-        bounded += ["--data=2147483648", "--as=17179869184"]
-        rules = connection.parent / "seccomp"
-        rules.write_bytes(seccomp.no_new_processes())
-        binds += ["--seccomp", "9"]  # from file descriptor 9, which the shell opens
-        quiet = "--IPKernelApp.log_level=50"
-        return [
-            *("sh", "-c", 'exec "$@" 9< "$0"', str(rules)),
-            *bounded,
-            *bubblewrap_command(*command, quiet, binds=binds),
-        ]
+    @property
+    def note(self) -> str:
+        """What the instructor is told; empty when the notebook ran to its end."""
+        return "" if self.ended == "done" else f"the notebook did not run to its end ({self.ended})"
 
 
-class PlainKernelManager(AsyncKernelManager):
-    """Tier 1: an ordinary kernel that still does not find the reference under its name."""
+def take_pictures(cells: Sequence[str | None], worker: Worker) -> Pictures:
+    """Run the cells in IPython, in a fork of the worker, and keep what they show.
 
-    async def _async_pre_start_kernel(self, **kw: Any) -> Any:
-        command, kw = await super()._async_pre_start_kernel(**kw)
-        kw["env"] = {**kw.get("env", os.environ), **worker_environment(
-            str(HERE / "stand_in"), tempfile.gettempdir())}  # fmt: skip
-        return command, kw
-
-
-class RunForPictures(Execute):
-    """Run the notebook so that formgrader and feedback show its plots and prints; scores come elsewhere.
-
-    Nothing that happens here is fatal: a dead kernel or an endless cell leaves the pictures out.
+    Raises: SandboxError when the worker itself fails; a student's fault is never an exception.
     """
-
-    interrupt_on_timeout = False
-
-    def preprocess(
-        self, nb: NotebookNode, resources: dict[str, Any], km: Any = None
-    ) -> tuple[NotebookNode, dict[str, Any]]:
-        tier, _ = grading_tier()
-        folder = tempfile.mkdtemp(prefix="llmr-kernel-")
-        cleared = json.loads(json.dumps(nb))
-        self.kernel_manager_class = SandboxedKernelManager if tier == 2 else PlainKernelManager
-        self.config.KernelManager.transport = "ipc"
-        self.config.KernelManager.ip = f"{folder}/socket"
-        self.config.KernelManager.connection_file = f"{folder}/kernel.json"
+    ended, frames = worker.show(cells, LIMITS)
+    shown: dict[int, list[Output]] = {}
+    finished = False
+    for frame in frames[:MAX_FRAMES]:
         try:
-            nb, resources = super().preprocess(nb, resources)
-        except (
-            Exception
-        ) as error:  # CellTimeoutError, DeadKernelError, RuntimeError: all the same here
-            reason = f"the notebook did not run to its end ({type(error).__name__})"
-            self.log.warning("%s: %s", resources["nbgrader"]["student"], reason)
-            for cell, blank in zip(nb.cells, cleared["cells"], strict=True):
-                if cell.cell_type == "code":
-                    cell.outputs = cell.get("outputs") or []
-                    cell.source = blank["source"]
-            nb.metadata[KEY]["intake"].append(reason)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        for cell in nb.cells:
-            for output in cell.get("outputs", []):
-                _tame(output)
-        return nb, resources
+            if frame[:1] == b"C":
+                (number,) = struct.unpack("<I", frame[1:])
+                if number < len(cells):
+                    shown.setdefault(number, [])
+            elif frame[:1] == b"O":
+                _add(shown, json.loads(frame[1:]))
+            elif frame == b"T":
+                finished = True
+        except Exception:
+            continue  # not what our shell sends
+    if ended == "done" and not finished:
+        ended = "early exit" if len(frames) <= MAX_FRAMES else "output size"
+    outputs = {n: [_finished(o) for o in own] for n, own in shown.items()}
+    return Pictures(outputs=outputs, ended=ended)
 
 
-def _tame(output: NotebookNode) -> None:
-    """Keep text and bitmap pictures, cut what is long: no HTML of a student's reaches an instructor."""
-    if output.output_type == "stream" and len(output.text) > MAX_STREAM_CHARACTERS:
-        kept = output.text[:MAX_STREAM_CHARACTERS]
-        output.text = f"{kept}\n... {len(output.text) - len(kept)} more characters\n"
-    if "data" in output:
-        kinds = ("text/plain", "image/png", "image/jpeg")
-        output.data = NotebookNode({k: v for k, v in output.data.items() if k in kinds})
-        if len(output.data.get("text/plain", "")) > MAX_STREAM_CHARACTERS:
-            output.data["text/plain"] = output.data["text/plain"][:MAX_STREAM_CHARACTERS] + " ..."
+def _add(shown: dict[int, list[Output]], said: dict[str, Any]) -> None:
+    """Add one untrusted output, or change those that are there. Raises: anything, for what is none."""
+    own, kind = shown[said["cell"]], said["output_type"]
+    if kind == "clear":
+        own.clear()
+    elif kind == "update" and said["display_id"] is not None:
+        data = _tame(said["data"])
+        for output in (o for outputs in shown.values() for o in outputs):
+            if output.get("display_id") == said["display_id"]:
+                output["data"] = data
+    elif kind == "stream" and own and own[-1].get("name") == said["name"]:
+        own[-1]["text"] += _text(said["text"])[: MAX_STREAM_CHARACTERS + 1]
+    elif len(own) < MAX_OUTPUTS:
+        own.append(_output(kind, said))
+
+
+def _output(kind: str, said: dict[str, Any]) -> Output:
+    """An output with the fields of its kind and no others. Raises: ValueError, KeyError, TypeError."""
+    if kind == "stream" and said["name"] in ("stdout", "stderr"):
+        return {"output_type": kind, "name": said["name"], "text": _text(said["text"])}
+    if kind == "display_data":
+        named = {"display_id": said.get("display_id")}
+        return {"output_type": kind, "data": _tame(said["data"]), "metadata": {}, **named}
+    if kind == "execute_result":
+        count = {"execution_count": None}  # the cell's, once it is known
+        return {"output_type": kind, "data": _tame(said["data"]), "metadata": {}, **count}
+    if kind == "error":
+        lines = [_text(line) for line in said["traceback"]]
+        if sum(map(len, lines)) > MAX_TRACEBACK_CHARACTERS:
+            lines = ["\n".join(lines)[-MAX_TRACEBACK_CHARACTERS:]]
+        name, value = _text(said["ename"])[:200], _text(said["evalue"])[:MAX_STREAM_CHARACTERS]
+        return {"output_type": kind, "ename": name, "evalue": value, "traceback": lines}
+    raise ValueError(f"{kind!r} is no output")
+
+
+def _finished(output: Output) -> Output:
+    """The finished output, as nbformat has it: long text cut, no display_id."""
+    output = {k: v for k, v in output.items() if k != "display_id"}
+    if output["output_type"] == "stream" and len(output["text"]) > MAX_STREAM_CHARACTERS:
+        output["text"] = output["text"][:MAX_STREAM_CHARACTERS] + "\n... the rest is left out\n"
+    nbformat.validate(nbformat.from_dict(output), version=4, ref="output")
+    return output
+
+
+def _tame(data: dict[str, Any]) -> dict[str, str]:
+    """Keep text and bitmap pictures, cut what is long."""
+    kept = {}
+    text = _text(data.get("text/plain", ""))
+    if len(text) > MAX_STREAM_CHARACTERS:
+        text = text[:MAX_STREAM_CHARACTERS] + " ..."
+    for kind, signature in SIGNATURES.items():
+        picture = data.get(kind)
+        if not isinstance(picture, str) or len(picture) > MAX_PICTURE_BYTES:
+            continue
+        bitmap = base64.b64decode(picture)
+        if bitmap.startswith(signature):
+            kept[kind] = base64.b64encode(bitmap).decode()
+    return {"text/plain": text, **kept} if text or not kept else kept
+
+
+def _text(value: Any) -> str:
+    """Text that a file can hold. Raises: TypeError for what is no text."""
+    if type(value) is not str:
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value.encode("utf-8", "replace").decode()

@@ -37,6 +37,12 @@ def encode(tree: Any) -> bytes:
 
     Raises: ForeignValue for any other type, tensor subclasses included.
     """
+    header, tensors = _packed(tree)
+    return safetensors.torch.save(tensors, metadata={"tree": header})
+
+
+def _packed(tree: Any) -> tuple[str, dict[str, Tensor]]:
+    """The tree as JSON that names its tensors, and the tensors. Raises: ForeignValue as `encode`."""
     tensors: dict[str, Tensor] = {}
 
     def pack(value: Any, depth: int = 0) -> Any:
@@ -72,7 +78,7 @@ def encode(tree: Any) -> bytes:
     size = len(header) + sum(t.nbytes for t in tensors.values())
     if len(header) > MAX_HEADER_BYTES // 4 or size > MAX_BYTES // 2:
         raise ForeignValue(f"{size / 2**20:.1f} MB, too much to send back")
-    return safetensors.torch.save(tensors, metadata={"tree": header})
+    return header, tensors
 
 
 def decode(data: bytes) -> Any:
@@ -195,7 +201,7 @@ def call_once(target: Any, call: dict[str, Any]) -> dict[str, Any]:
                 "gradients": gradients,
                 "state": state_shapes,
             }
-            encode(outcome)  # refuse here, where the reason can be told, what cannot cross
+            _packed(outcome)  # refuse here, where the reason can be told, what cannot cross
             return _detached(outcome)
         except ForeignValue as error:
             return _error("ForeignValue", f"the result holds {error}, which is not a plain value")

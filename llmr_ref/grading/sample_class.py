@@ -10,7 +10,7 @@ import random
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import nbformat
@@ -289,9 +289,12 @@ class Student:
     words: str = ""
 
 
-def write_sample_class(course: Path, assignment: str, students: int, seed: int = 0) -> list[Path]:
+def write_sample_class(
+    course: Path, assignment: str, students: int, seed: int = 0, kinds: Sequence[str] = KINDS
+) -> list[Path]:
     """Write submitted/<student>/<assignment>/ for a class of `students`; returns those folders.
 
+    kinds: of the first ones; those after them are honest.
     Replaces the sample class that is there, and nobody else.
     Raises: FileNotFoundError without a release version, FileExistsError if a student of that name was
     not written by this function.
@@ -302,7 +305,7 @@ def write_sample_class(course: Path, assignment: str, students: int, seed: int =
             f"There is no release version of {assignment!r} in {course / 'release'}. "
             f"Make it first, in {course}: nbgrader generate_assignment {assignment}"
         )
-    planned = sample_class(assignment, students, seed)
+    planned = sample_class(assignment, students, seed, kinds)
     submitted = course / "submitted"
     for student in planned:
         folder = submitted / student.name
@@ -353,7 +356,9 @@ def designed_score(exercise: Exercise, entry: Entry | None) -> float:
     return scores.pop()
 
 
-def sample_class(assignment: str, students: int, seed: int = 0) -> list[Student]:
+def sample_class(
+    assignment: str, students: int, seed: int = 0, kinds: Sequence[str] = KINDS
+) -> list[Student]:
     """Who is in the class and what each one hands in. One seed, one class; a smaller class is its start."""
     exercises = assignment_exercises(assignment)
     chance = random.Random(f"{assignment}/{seed}")
@@ -374,7 +379,7 @@ def sample_class(assignment: str, students: int, seed: int = 0) -> list[Student]
 
     planned = []
     for number in range(students):
-        kind = KINDS[number] if number < len(KINDS) else HONEST[number % len(HONEST)]
+        kind = kinds[number] if number < len(kinds) else HONEST[number % len(HONEST)]
         style = next(styles)
         entries = {e.name: right(e, style) for e in exercises}
         affected = ""

@@ -7,6 +7,7 @@ still decided here, but hostile code could read files, use the network or distur
 Tier 0: stock nbgrader, everything in the student's kernel.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -17,23 +18,26 @@ import struct
 import subprocess
 import sys
 import sysconfig
-import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmr_ref.grading import runner
+from llmr_ref.grading.foreign_text import clean
+from llmr_ref.grading.scratch import ScratchFolder
 
 HERE = Path(__file__).parent
 SCRATCH = "/scratch"  # the one writable folder in the sandbox
 START_SECONDS = 120.0
-SPARE_SECONDS = 15.0  # beyond a job's own limit, before the worker itself is given up
+MAX_CELL_ERRORS = 100
+SPARE_SECONDS = 120.0  # beyond a job's own limit, before the worker itself is given up
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one exercise of one submission may use."""
+    """What one exercise of one submission may use. Waiting for a free core is no wall time."""
 
     wall_seconds: float = 20.0
     cpu_seconds: int = 15
@@ -58,16 +62,33 @@ class SandboxError(RuntimeError):
     """The worker could not be started or does not answer."""
 
 
+_found_before: list[tuple[int, str]] = []
+
+
+@contextlib.contextmanager
+def tier_is_known(tier: int, reason: str) -> Iterator[None]:
+    """Take over what another process of this machine found, rather than start a worker to find it."""
+    _found_before[:] = [(tier, reason)]
+    available_tier.cache_clear()
+    try:
+        yield
+    finally:
+        _found_before.clear()
+        available_tier.cache_clear()
+
+
 @functools.cache
 def available_tier() -> tuple[int, str]:
     """The strongest tier that works on this machine, and why it is not stronger."""
+    if _found_before:
+        return _found_before[0]
     if sys.platform != "linux":
         return 1, "bubblewrap exists only for Linux"
     if shutil.which("bwrap") is None:
         return 1, "bubblewrap is not installed (Debian, Ubuntu: apt-get install bubblewrap)"
+    worker = shared_worker(2)
     try:
-        with Worker(tier=2) as worker:
-            ended = worker.run(["answer = lambda: 1"], "answer", [EMPTY_CALL]).ended
+        ended = worker.run(["answer = lambda: 1"], "answer", [EMPTY_CALL]).ended
     except SandboxError as error:
         return 1, f"bubblewrap is installed but does not work here: {error}"
     if ended != "done":  # it starts, but cannot isolate one submission from the next
@@ -94,7 +115,47 @@ EMPTY_CALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def bubblewrap_command(*arguments: str, binds: Sequence[str] = ()) -> list[str]:
+_of_thread = threading.local()
+
+
+def shared_worker(tier: int) -> "Worker":
+    """The calling thread's own worker, started when it first runs something: torch is imported once."""
+    worker: Worker | None = getattr(_of_thread, "worker", None)
+    if worker is None or worker.tier != tier:
+        if worker is not None:
+            worker.close()
+        worker = _of_thread.worker = Worker(tier=tier)
+    return worker
+
+
+def leave_shared_worker() -> None:
+    """In a forked process: the worker is the parent's, which alone may use it or end it."""
+    # Kept: the end of this object would remove the worker's folder.
+    _of_thread.parents = getattr(_of_thread, "worker", None)
+    _of_thread.worker = None
+
+
+def close_shared_worker() -> None:
+    """End the calling thread's own worker, if it has one."""
+    worker: Worker | None = getattr(_of_thread, "worker", None)
+    if worker is not None:
+        worker.close()
+
+
+@functools.cache
+def matplotlib_font_lists() -> list[Path]:
+    """Matplotlib's list of the system's fonts, which every worker would otherwise spend seconds on."""
+    import matplotlib
+
+    def found() -> list[Path]:
+        return sorted(Path(matplotlib.get_cachedir()).glob("fontlist-*.json"))
+
+    if not found():
+        import matplotlib.font_manager  # writes the list on its first import
+    return found()
+
+
+def bubblewrap_command(*arguments: str) -> list[str]:
     """bwrap with Python and its packages read-only, and nothing of the course or of this package."""
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
     for name, value in worker_environment("/sandbox/stand_in", SCRATCH).items():
@@ -120,10 +181,12 @@ def bubblewrap_command(*arguments: str, binds: Sequence[str] = ()) -> list[str]:
     if installed.is_dir():
         command += ["--tmpfs", str(installed)]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", SCRATCH, "--chdir", SCRATCH]
-    for name in ("worker.py", "runner.py", "seccomp.py", "stand_in"):
+    for name in ("worker.py", "runner.py", "seccomp.py", "shell.py", "stand_in"):
         command += ["--ro-bind", str(HERE / name), f"/sandbox/{name}"]
+    for fonts in matplotlib_font_lists():
+        command += ["--ro-bind", str(fonts), f"{SCRATCH}/{fonts.name}"]
     # /dev is a file system of its own: left writable, one submission could leave files for the next.
-    return [*command, *binds, "--remount-ro", "/dev", "--remount-ro", "/", *arguments]
+    return [*command, "--remount-ro", "/dev", "--remount-ro", "/", *arguments]
 
 
 def worker_environment(stand_in: str, scratch: str) -> dict[str, str]:
@@ -149,7 +212,7 @@ class Worker:
             raise ValueError(f"a worker has tier 1 (process) or 2 (bubblewrap), got {tier}")
         self.tier, self.limits = tier, limits or Limits()
         self._process: subprocess.Popen[bytes] | None = None
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: ScratchFolder | None = None
 
     def __enter__(self) -> "Worker":
         return self
@@ -157,29 +220,55 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, cells: list[str | None], name: str, calls: list[dict[str, Any]]) -> Ran:
+    def run(
+        self,
+        cells: Sequence[str | None],
+        name: str,
+        calls: Sequence[dict[str, Any]],
+        graded: Sequence[dict[str, Any]] = (),
+    ) -> Ran:
         """Execute the cells in a fresh fork, then call what they define as `name`.
 
+        graded: more calls, which the code is given only when the outcomes of `calls` are sent. What comes
+        after may tell about them, so it becomes outcomes of `graded` and nothing else.
         Raises: SandboxError when the worker itself fails; a student's fault is never an exception.
         """
+        ended, frames = self._job(cells, name, calls, graded, self.limits)
+        return _read_frames(frames, ended, name, len(cells), len(calls), len(graded), self.limits)
+
+    def show(self, cells: Sequence[str | None], limits: Limits) -> tuple[str, list[bytes]]:
+        """Run the cells as a notebook in a fresh fork: how it ended, and the untrusted frames of it.
+
+        Raises: SandboxError when the worker itself fails.
+        """
+        return self._job(cells, None, (), (), limits)
+
+    def _job(
+        self,
+        cells: Sequence[str | None],
+        name: str | None,
+        calls: Sequence[dict[str, Any]],
+        graded: Sequence[dict[str, Any]],
+        limits: Limits,
+    ) -> tuple[str, list[bytes]]:
         job = {
-            "cells": cells,
+            "cells": list(cells),
             "name": name,
-            "calls": calls,
-            "limits": dataclasses.asdict(self.limits),
+            "calls": list(calls),
+            "limits": dataclasses.asdict(limits),
         }
         try:
             self._start()
             self._send(runner.encode(job))
-            deadline = time.monotonic() + self.limits.wall_seconds + SPARE_SECONDS
+            self._send(runner.encode(list(graded)))
+            deadline = time.monotonic() + limits.wall_seconds + SPARE_SECONDS
             summary = json.loads(self._receive(deadline))
-            frames = [self._receive(deadline) for _ in range(summary["frames"])]
+            return str(summary["ended"]), [
+                self._receive(deadline) for _ in range(summary["frames"])
+            ]
         except (OSError, ValueError, KeyError) as error:
             self.close()
             raise SandboxError(f"the worker failed: {error}") from error
-        return _read_frames(
-            frames, str(summary["ended"]), name, len(cells), len(calls), self.limits
-        )
 
     def close(self) -> None:
         """End the worker and everything in it."""
@@ -195,7 +284,7 @@ class Worker:
         if self._process is not None and self._process.poll() is None:
             return
         self.close()
-        self._scratch = tempfile.TemporaryDirectory(prefix="llmr-")
+        self._scratch = ScratchFolder()
         arguments = [sys.executable, "-u"]
         if self.tier == 2:
             command = bubblewrap_command(*arguments, "/sandbox/worker.py", "--isolate")
@@ -203,6 +292,8 @@ class Worker:
         else:
             command = [*arguments, str(HERE / "worker.py")]
             environment = worker_environment(str(HERE / "stand_in"), self._scratch.name)
+            for fonts in matplotlib_font_lists():
+                shutil.copy(fonts, self._scratch.name)
         errors = open(Path(self._scratch.name) / "stderr", "w+b")  # noqa: SIM115 - lives with the process
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
@@ -246,32 +337,43 @@ class Worker:
 
 
 def _read_frames(
-    frames: list[bytes], ended: str, name: str, n_cells: int, n_calls: int, limits: Limits
+    frames: list[bytes],
+    ended: str,
+    name: str,
+    n_cells: int,
+    n_calls: int,
+    n_graded: int,
+    limits: Limits,
 ) -> Ran:
     """Turn untrusted frames into outcomes; calls without a valid one get the reason as theirs."""
     outcomes: dict[int, dict[str, Any]] = {}
     cell_errors: list[dict[str, Any]] = []
     current_cell: int | None = None
+    stage = "cells"
     for frame in frames:
         kind, rest = frame[:1], frame[1:]
         try:
-            if kind == b"C":
+            if kind == b"C" and stage == "cells":
                 (number,) = struct.unpack("<I", rest)
                 current_cell = number if number < n_cells else current_cell
-            elif kind == b"E":
+            elif kind == b"E" and stage == "cells":
                 said = json.loads(rest)
                 cell_errors.append(
-                    {"cell": int(said["cell"]), "type": str(said["type"])[:80],
-                     "message": str(said["message"])[:500]}
+                    {"cell": int(said["cell"]), "type": clean(said["type"], 80),
+                     "message": clean(said["message"], 500)}
                 )  # fmt: skip
-            elif kind == b"T":
-                current_cell = None
+            elif frame == b"T" and stage == "cells":
+                current_cell, stage = None, "calls"
+            elif frame == b"G":
+                current_cell, stage = None, "graded"
             elif kind == b"R":
                 (number,) = struct.unpack("<I", rest[:4])
-                outcomes.setdefault(number, _checked(runner.decode(rest[4:])))
+                due = range(n_calls) if stage != "graded" else range(n_calls, n_calls + n_graded)
+                if number in due and number not in outcomes:
+                    outcomes[number] = _checked(runner.decode(rest[4:]))
         except Exception:
             continue  # not what our runner writes: the call stays without an outcome
-    if ended == "done" and not outcomes.keys() >= set(range(n_calls)):
+    if ended == "done" and len(outcomes) < n_calls + n_graded:
         ended = "early exit"
     reason = {
         "status": "error",
@@ -280,8 +382,8 @@ def _read_frames(
         "line": None,
     }
     return Ran(
-        outcomes=[outcomes.get(i, reason) for i in range(n_calls)],
-        cell_errors=cell_errors,
+        outcomes=[outcomes.get(i, reason) for i in range(n_calls + n_graded)],
+        cell_errors=cell_errors[:MAX_CELL_ERRORS],
         ended=ended,
         stuck_cell=current_cell if ended != "done" else None,
     )
@@ -291,13 +393,19 @@ def _checked(outcome: Any) -> dict[str, Any]:
     """The outcome if it has the fields that `run_call` gives. Raises: ValueError or TypeError if not."""
     if outcome["status"] == "ok":
         fields = {"status": str, "arguments": dict, "gradients": dict}
-        if outcome["state"] is not None and type(outcome["state"]) is not dict:
+        state = outcome["state"]
+        if state is not None and not all(
+            type(shape) is list and all(type(n) is int for n in shape) for shape in state.values()
+        ):
             raise ValueError("state")
         _ = outcome["value"]
     elif outcome["status"] == "error":
         fields = {"type": str, "message": str}
-        if outcome["line"] is not None and type(outcome["line"]) is not int:
+        line = outcome["line"]
+        if line is not None and not (type(line) is int and 0 < line < 10**6):
             raise ValueError("line")
+        outcome["type"] = clean(outcome["type"], 80)
+        outcome["message"] = clean(outcome["message"], runner.MAX_TEXT)
     else:
         raise ValueError("status")
     for field, kind in fields.items():
@@ -313,5 +421,6 @@ def explain(ended: str, name: str, limits: Limits) -> str:
         "wall time": f"no answer within {limits.wall_seconds:g} s: is there a loop that never ends?",
         "cpu time": f"more than {limits.cpu_seconds} s of computing: is there a loop that never ends?",
         "output size": f"more than {limits.output_bytes >> 20} MB of results",
+        "threads": f"more than {limits.processes} threads at once",
     }
     return reasons.get(ended, f"the process {ended}")

@@ -333,7 +333,8 @@ def _tree_difference(expected: Any, received: Any, case: Case, what: str) -> str
         a, b = (torch.tensor(x, dtype=torch.float64) for x in (expected, received))
         return "" if bool(_close(a, b, case)) else f"{what} is {received}, expected {expected}"
     else:
-        same = type(received) is type(expected) and (
+        kinds = (float, int) if type(expected) is float else (type(expected),)  # an empty sum is 0
+        same = type(received) in kinds and (
             received == expected or (received != received and expected != expected)
         )
         return "" if same else f"{what} is {str(received)[:60]}, expected {expected}"
@@ -460,18 +461,19 @@ def _counterexample(
     if not failing:
         return None
     trial, outcome, fault = min(failing, key=lambda x: (_size(x[0].call), len(x[2])))
+    expected = trial.case.wanted or show(trial.expected["value"])
     received = fault
-    if outcome["status"] == "ok" and fault.startswith("the result"):
+    if outcome["status"] == "ok":
         received = show(outcome["value"])
-    elif outcome["status"] == "ok":
-        received = f"{show(outcome['value'])}\n# {fault}"
+        if not fault.startswith("the result") or received == expected:  # too close for four digits
+            received += f"\n# {fault}"
     figure = None
     if outcome["status"] == "ok" and fault.startswith("the result") and not trial.case.accept:
         values = trial.expected["value"], outcome["value"]
         figure = choose_figure(*values, _places(*values, trial.case))
     return Counterexample(
         call=call_as_code(exercise, trial.case),
-        expected=trial.case.wanted or show(trial.expected["value"]),
+        expected=expected,
         received=received,
         figure=figure,
     )
@@ -519,6 +521,8 @@ def literal(value: Any) -> str:
         return f"...  # {_kind(value)} of length {len(value)}"
     if value.numel() > 80:
         return f"...  # a {_dtype(value)} tensor of shape {tuple(value.shape)}"
+    if not value.numel():  # a list says nothing of what else is in an empty shape, or its dtype
+        return f"torch.zeros({tuple(value.shape)}, dtype=torch.{_dtype(value)})"
     if value.dtype in (torch.float32, torch.int64, torch.bool):
         return f"torch.tensor({_numbers(value)})"
     return f"torch.tensor({_numbers(value)}, dtype=torch.{_dtype(value)})"

@@ -133,6 +133,9 @@ def test_the_feedback_page_asks_nobody_and_tells_the_score(course, open_page, ax
                 expect(page.locator("body")).to_contain_text(phrase)
                 assert page.locator("script").count() == 0
                 assert page.locator("math").count() > 5
+                drawn = page.locator(".llmr-card svg[role=img][aria-label]")
+                assert (drawn.count() > 3) == (student == WRONG)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
                 widest = cards.evaluate_all(
                     "c => Math.max(...c.map(x => x.scrollWidth - x.clientWidth))"
                 )

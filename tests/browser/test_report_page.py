@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
-from graded_class import ASSIGNMENT, small_class, write_course
+from graded_class import ASSIGNMENT, large_class, rope_verdict, small_class, write_course
 from playwright.sync_api import Page
 
 from llmr_ref.grading.report import write_report
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 # The background behind a point of the page, and what colour is drawn there, would need pixels;
 # this asks instead which elements stick out of the window.
 STICKING_OUT = """() => [...document.querySelectorAll('body *')]
-    .filter(e => !e.closest('.scroll, .skip, .patterns, .unseen'))
+    .filter(e => !e.closest('.scroll, .skip, .patterns, .unseen, pre'))
     .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
     .map(e => e.outerHTML.slice(0, 120))"""
 WIDTHS = """() => [...document.querySelectorAll('.questions > li')].map(line => {
@@ -30,6 +30,17 @@ def report_url(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., st
     course = write_course(tmp_path_factory.mktemp("class") / "course", small_class())
     write_report(course, ASSIGNMENT, course / "reports" / f"{ASSIGNMENT}.html")
     return f"{serve(course, '/course/')}reports/{ASSIGNMENT}.html"
+
+
+@pytest.fixture(scope="module")
+def large_url(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., str]) -> str:
+    """A class with code, timestamps and questions that look broken; beside it the course page."""
+    pupils = large_class(30)
+    for pupil in pupils:
+        pupil.verdicts["apply_rope"] = rope_verdict(0)
+    course = write_course(tmp_path_factory.mktemp("large") / "course", pupils)
+    write_report(course, ASSIGNMENT, course / "reports" / f"{ASSIGNMENT}.html")
+    return f"{serve(course, '/large/')}reports/"
 
 
 def unfold(page: Page) -> None:
@@ -145,3 +156,61 @@ def test_the_page_reads_from_disk_without_javascript(open_page, tmp_path: Path):
     with open_page(out.as_uri(), javascript=False) as page:
         page.get_by_text("3 students").first.click()
         assert page.get_by_role("link", name="cleo").first.is_visible()
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 360), ("dark", 1280)])
+@pytest.mark.parametrize("name", [ASSIGNMENT, "index"])
+def test_a_large_class_reads_in_every_light_and_at_every_width(
+    open_page, axe, large_url: str, name: str, theme: str, width: int
+):
+    with open_page(f"{large_url}{name}.html", theme=theme, width=width) as page:
+        unfold(page)
+        assert axe(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(STICKING_OUT) == []
+
+
+def test_the_map_leads_to_an_idea_and_the_reports_to_each_other(open_page, large_url: str):
+    with open_page(f"{large_url}{ASSIGNMENT}.html") as page:
+        chip = page.locator(".chips a").first
+        idea = page.locator(chip.get_attribute("href"))
+        chip.click()
+        assert idea.evaluate("e => e.matches(':target')") and idea.is_visible()
+        box = idea.bounding_box()
+        assert 0 <= box["y"] < 900
+        page.get_by_role("link", name="all assignments").click()
+        page.get_by_role("link", name=ASSIGNMENT).click()
+        assert page.title() == "Class report: attention"
+
+
+def test_the_two_answers_of_a_pair_stand_side_by_side_and_on_a_telephone_below(
+    open_page, large_url: str
+):
+    tops = "sides => [...sides.children].map(e => Math.round(e.getBoundingClientRect().top))"
+    for width, apart in ((1280, False), (360, True)):
+        with open_page(f"{large_url}{ASSIGNMENT}.html", width=width) as page:
+            page.locator(".pairs summary").first.click()
+            left, right = page.locator(".sides").first.evaluate(tops)
+            assert (left != right) == apart
+            mark = page.locator(".sides mark").first
+            ground = mark.evaluate("e => getComputedStyle(e).backgroundColor")
+            assert ground != page.locator(".sides pre").first.evaluate(
+                "e => getComputedStyle(e).backgroundColor"
+            )
+
+
+def test_lines_of_the_course_page_run_as_high_as_the_scores(open_page, large_url: str):
+    with open_page(f"{large_url}index.html") as page:
+        rows = page.evaluate(
+            """() => [...document.querySelectorAll('.course tbody tr')].map(row => {
+                const box = row.querySelector('.spark').getBoundingClientRect();
+                const dot = row.querySelector('circle').getBoundingClientRect();
+                return [parseFloat(row.querySelector('.share').textContent),
+                        (box.bottom - (dot.top + dot.height / 2)) / box.height];
+            })"""
+        )
+        assert len(rows) == 30
+        shares, heights = zip(*rows, strict=True)
+        # nothing at 4 of 28 px, everything at 24
+        expected = [(4 + 20 * share / 100) / 28 for share in shares]
+        assert list(heights) == pytest.approx(expected, abs=0.02)

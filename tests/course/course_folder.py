@@ -1,15 +1,22 @@
 """A real nbgrader course in a temporary folder, driven by nbgrader's own commands."""
 
 import dataclasses
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 from nbgrader.api import Gradebook
+from nbgrader.apps import AutogradeApp
+from nbgrader.converters import Autograde
+from nbgrader.coursedir import CourseDirectory
+from traitlets.config import Config, PyFileConfigLoader
 
-from llmr_ref.grading.sample_class import Student
+from llmr_ref.grading.exercises import assignment_exercises
+from llmr_ref.grading.sample_class import Student, answer_cell
 
 ROOT = Path(__file__).parents[2]
 ASSIGNMENT = "attention"
@@ -75,6 +82,74 @@ class Course:
             submission = gradebook.find_submission(ASSIGNMENT, student)
             grades = [g for n in submission.notebooks for g in n.grades]
             return {g.name for g in grades if g.needs_manual_grade}
+
+
+def autograde(
+    course: Course, *, pictures: bool = False, configure: Callable[[Config], None] = lambda _: None
+) -> None:
+    """`nbgrader autograde` with the course's own configuration, in this process."""
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(course.root)).load_config()
+    if not pictures:
+        steps = config.Autograde.autograde_preprocessors
+        steps.remove(next(s for s in steps if str(s).endswith(".RunForPictures")))
+    configure(config)
+    coursedir = CourseDirectory(config=config)
+    coursedir.assignment_id = ASSIGNMENT
+    Autograde(coursedir=coursedir, config=config).start()
+
+
+def exit_code_and_words(course: Course) -> tuple[int, list[str]]:
+    """What the command `nbgrader autograde` ends with, in this process, and what it says of errors."""
+    app = AutogradeApp(log=logging.getLogger(f"nbgrader of {course.root}"))
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    app.log.propagate = False
+    app.log.handlers[:] = [Listener(level=logging.ERROR)]
+    root = os.getcwd()
+    os.chdir(course.root)
+    try:
+        app.initialize([ASSIGNMENT])
+        app.start()
+    except SystemExit as end:
+        return int(end.code or 0), said
+    finally:
+        os.chdir(root)
+    return 0, said
+
+
+def gradebook_entries(course: Course) -> dict[str, dict]:
+    """Everything in the gradebook about people, without ids that are drawn at random."""
+    entries: dict[str, dict] = {"students": {}, "submissions": {}, "grades": {}, "comments": {}}
+    with course.gradebook() as gradebook:
+        for student in gradebook.students:
+            entries["students"][student.id] = (student.first_name, student.last_name)
+        for submission in gradebook.assignment_submissions(ASSIGNMENT):
+            who = submission.student.id
+            entries["submissions"][who] = (submission.timestamp, submission.extension)
+            for notebook in submission.notebooks:
+                key = (who, notebook.name)
+                entries["submissions"][key] = (notebook.flagged, notebook.late_submission_penalty)
+                for grade in notebook.grades:
+                    entries["grades"][*key, grade.name] = (
+                        grade.auto_score, grade.manual_score, grade.extra_credit,
+                        grade.needs_manual_grade, grade.score,
+                    )  # fmt: skip
+                for comment in notebook.comments:
+                    said = (comment.auto_comment, comment.manual_comment)
+                    entries["comments"][*key, comment.name] = said
+    return entries
+
+
+def right(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The release notebook with a right answer in every answer cell."""
+    for exercise in assignment_exercises(ASSIGNMENT):
+        answer = exercise.right_answers[0]
+        answer_cell(notebook, exercise.name).source = answer.source(exercise.name)
+    return notebook
 
 
 def grade_id(exercise: str) -> str:

@@ -1,10 +1,16 @@
-"""`kill -9` in the middle of grading, at several moments, and a rerun: as if nothing had happened."""
+"""`kill -9` in the middle of grading, at several moments, and a rerun: as if nothing had happened.
 
+LLMR_KILLS: how many random kills of each command; 50 takes about half an hour.
+"""
+
+import contextlib
 import os
+import random
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +18,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from course_folder import ASSIGNMENT, Course
+from course_folder import ASSIGNMENT, Course, files, gradebook_entries
 
+from llmr_ref.grading.guard import LOCK
 from llmr_ref.grading.intake import is_finished
 from llmr_ref.grading.sample_class import sample_class, write_sample_class
 
@@ -21,6 +28,7 @@ pytestmark = pytest.mark.course
 
 KINDS = ("all right", "one misconception", "mixture", "os._exit")
 SECONDS = 240  # until a moment must have come, on a busy machine
+KILLS = int(os.environ.get("LLMR_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,7 @@ def small_class(released, tmp_path_factory) -> Course:
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """A folder for temporary files, with a path short enough for the sockets of kernels."""
+    """A folder for temporary files, with a path short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as folder:
         yield Path(folder)
 
@@ -62,36 +70,127 @@ def integrity(course: Course) -> list:
         return db.execute("PRAGMA integrity_check").fetchall()
 
 
-def kill_when(course: Course, come: Callable[[], bool], temporary: Path) -> None:
-    """Autograde, kill the whole process group as soon as the moment has come, wait for silence."""
+def autograde_command(course: Course) -> list[str]:
+    return course.command("autograde", ASSIGNMENT)
+
+
+def grade_command(course: Course) -> list[str]:
+    return [sys.executable, "-m", "llmr_ref.cli", "grade", ASSIGNMENT, "--course", str(course.root)]
+
+
+COMMANDS = {"nbgrader autograde": autograde_command, "llmr grade": grade_command}
+
+
+def run(course: Course, command: str, temporary: Path) -> None:
+    """Run it to its end, without a fault."""
+    done = subprocess.run(
+        COMMANDS[command](course), cwd=course.root, env=course.environment(TMPDIR=str(temporary)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def kill_when(
+    course: Course, come: Callable[[], bool], temporary: Path, command: str = "nbgrader autograde"
+) -> bool:
+    """Start it, kill its process group as soon as the moment has come, wait until all has ended.
+
+    False when it came to its end before that.
+    """
     process = subprocess.Popen(
-        course.command("autograde", ASSIGNMENT), cwd=course.root,
-        env=course.environment(TMPDIR=str(temporary)), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        COMMANDS[command](course), cwd=course.root, env=course.environment(TMPDIR=str(temporary)),
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     started: dict[int, psutil.Process] = {}
     try:
         deadline = time.monotonic() + SECONDS
         while not come():
-            assert process.poll() is None, "grading ended before the moment came"
+            if process.poll() is not None:
+                assert process.returncode == 0
+                return False
             assert time.monotonic() < deadline, "the moment never came"
             time.sleep(0.005)
-        for child in psutil.Process(process.pid).children(recursive=True):
-            started[child.pid] = child
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                started[child.pid] = child
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    _, alive = psutil.wait_procs(started.values(), timeout=10)
+    _, alive = psutil.wait_procs(started.values(), timeout=30)
     assert not alive, [p.cmdline() for p in alive]
+    return True
+
+
+def written(course: Course, command: str) -> dict[str, bytes]:
+    """Every file that the command makes, but the report, which says when it was made."""
+    if command == "nbgrader autograde":
+        return files(course.root, "autograded")
+    made = files(course.root, "autograded", "feedback", "exports", ".llmr/cache")
+    assert made.keys() >= {f"exports/{ASSIGNMENT}.csv"}
+    return made
+
+
+@pytest.fixture(scope="module")
+def calm(small_class, tmp_path_factory) -> tuple[Course, float]:
+    """The class graded by `llmr grade` undisturbed, and the seconds from its begin to its end."""
+    course = copy_of(small_class, tmp_path_factory.mktemp("calm"))
+    begun: list[float] = []
+
+    def at_its_end() -> bool:
+        if not begun and (course.root / LOCK).exists():
+            begun.append(time.monotonic())
+        return False
+
+    with tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as folder:
+        assert not kill_when(course, at_its_end, Path(folder), "llmr grade")
+        assert list(Path(folder).iterdir()) == []  # no scratch folder stays behind
+    return course, time.monotonic() - begun[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_killed_at_random_moments_and_run_again_all_is_as_if_undisturbed(
+    small_class, calm, tmp_path, temporary, command
+):
+    expected, seconds = calm
+    chance = random.Random(f"{command} {KILLS}")
+    disturbed = copy_of(small_class, tmp_path)
+    kills = 0
+    while kills < KILLS:
+        lock = disturbed.root / LOCK
+        lock.unlink(missing_ok=True)
+        graded = len(list(disturbed.root.glob("autograded/*/*/*.ipynb")))
+        wait = chance.uniform(0, seconds * (1 - graded / 8))
+        begun: list[float] = []
+
+        def come(lock=lock, wait=wait, begun=begun) -> bool:
+            if not begun and lock.exists():
+                begun.append(time.monotonic())
+            return bool(begun) and time.monotonic() - begun[0] >= wait
+
+        killed = kill_when(disturbed, come, temporary, command)
+        assert integrity(disturbed) == [("ok",)]
+        if killed:
+            kills += 1
+            continue
+        assert gradebook_entries(disturbed) == gradebook_entries(expected)
+        assert written(disturbed, command).items() <= written(expected, "llmr grade").items()
+        shutil.rmtree(disturbed.root)
+        disturbed = copy_of(small_class, tmp_path)
+    run(disturbed, command, temporary)
+    assert integrity(disturbed) == [("ok",)]
+    assert gradebook_entries(disturbed) == gradebook_entries(expected)
+    made, wanted = written(disturbed, command), written(expected, "llmr grade")
+    assert made == {path: wanted[path] for path in wanted if command == "llmr grade"
+                    or path.startswith("autograded/")}  # fmt: skip
+    assert list(temporary.iterdir()) == []  # not even what was killed left anything
 
 
 def test_killed_again_and_again_the_class_is_graded_as_if_undisturbed(
-    small_class, tmp_path, temporary
+    small_class, calm, tmp_path, temporary
 ):
-    calm, disturbed = (copy_of(small_class, tmp_path / name) for name in ("calm", "disturbed"))
-    calm.nbgrader("autograde", ASSIGNMENT, TMPDIR=str(temporary))
-    assert list(temporary.iterdir()) == []  # no kernel, no scratch folder stays behind
-
+    expected, _ = calm
+    disturbed = copy_of(small_class, tmp_path)
     students = sorted(p.name for p in (disturbed.root / "submitted").iterdir())
     first, second, third, last = students
 
@@ -118,7 +217,7 @@ def test_killed_again_and_again_the_class_is_graded_as_if_undisturbed(
         "the first scores of the third are in the gradebook": lambda: has_scores(third),
     }
     for name, come in moments.items():
-        kill_when(disturbed, come, temporary)
+        assert kill_when(disturbed, come, temporary), name
         assert integrity(disturbed) == [("ok",)], name
         assert not notebook(last).exists(), name
         if name.startswith("the second"):
@@ -131,5 +230,5 @@ def test_killed_again_and_again_the_class_is_graded_as_if_undisturbed(
     with disturbed.gradebook() as gradebook:
         assert sorted(s.id for s in gradebook.students) == students
         assert len(gradebook.assignment_submissions(ASSIGNMENT)) == len(students)
-    assert everything(disturbed, students) == everything(calm, students)
-    assert all(everything(calm, students)[s][1] for s in students)
+    assert everything(disturbed, students) == everything(expected, students)
+    assert all(everything(expected, students)[s][1] for s in students)

@@ -1,5 +1,7 @@
 """The class report: its numbers are those of the gradebook and the verdicts, and nothing in it runs."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -21,14 +23,19 @@ from graded_class import (
     POINTS,
     Pupil,
     answers,
+    large_class,
     rope_verdict,
     small_class,
+    verdict_on,
     write_course,
 )
 from nbgrader.api import Gradebook
+from scipy.stats import pearsonr
 
+from llmr_ref.grading.exercises import get_exercise
 from llmr_ref.grading.links import section_url
-from llmr_ref.grading.report import NothingToReport, write_report
+from llmr_ref.grading.report import PAIRS_SHOWN, NothingToReport, write_report
+from llmr_ref.grading.report_file import ReportFile
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 HOSTILE = "<script>alert('x')</script>"
@@ -249,10 +256,15 @@ def test_table_of_all_students(page, pupils):
     assert len(rows) == len(pupils)
     by_id = {re.match(r"\w+", key)[0]: cells for key, cells in rows.items()}
     for p in pupils:
-        cells = by_id[p.id]
+        state, *cells = by_id[p.id]
         if p.registered_only or p.ungraded:
-            assert cells == ["nothing handed in" if p.registered_only else "handed in, not graded"]
+            assert [state, *cells] == (
+                ["not submitted", ""]
+                if p.registered_only
+                else ["needs a look", "handed in, not graded"]
+            )
             continue
+        assert state == ("needs a look" if p.id in {"hana", "jan", "nia"} else "graded")
         may_rise = p.manual is None or bool(could_not_judge(p))
         assert cells[-1] == ("≥ at least " if may_rise else "") + short(total(p))
         assert cells[-2] == (f"−{short(p.penalty)}" if p.penalty else "none")
@@ -455,6 +467,280 @@ def test_scores_close_to_the_ends_keep_their_distance(tmp_path):
     pupils = [Pupil("s", {**answers("overflows", "triangle", 4), "apply_rope": almost})]
     page = report_on(write_course(tmp_path / "course", pupils))
     assert table(page, "Answers to each question")["apply_rope"][1] == "99 %"
+
+
+# --- states, files for programs -------------------------------------------------------------------
+
+
+def data(course: Path) -> ReportFile:
+    text = (course / "reports" / f"{ASSIGNMENT}.json").read_text("utf-8")
+    return ReportFile.model_validate_json(text)
+
+
+def csv_rows(course: Path) -> dict[str, dict[str, str]]:
+    text = (course / "reports" / f"{ASSIGNMENT}.csv").read_bytes().decode()
+    return {row["student"]: row for row in csv.DictReader(io.StringIO(text, newline=""))}
+
+
+def test_everybody_is_in_exactly_one_state_and_says_why(course, page, pupils):
+    expected = {p.id: "graded" for p in pupils} | {"kim": "not submitted"}
+    expected |= dict.fromkeys(("hana", "jan", "leo", "nia"), "needs a look")
+    found = data(course)
+    assert {s.student: s.state for s in found.students} == expected
+    assert {k: row["state"] for k, row in csv_rows(course).items()} == expected
+    assert found.states == {"graded": 9, "needs a look": 4, "not submitted": 1}
+    assert "Of 14 students: 9 graded, 4 need a look, 1 not submitted." in words(page.main)
+    for s in found.students:
+        assert bool(s.reasons) == (s.state == "needs a look")
+        assert (s.score is None) == (s.student in {"kim", "leo"})
+    assert csv_rows(course)["leo"]["reasons"] == data(course).students[11].reasons[0]
+
+
+def test_the_files_hold_the_numbers_of_the_page(course, page, pupils):
+    found, rows = data(course), csv_rows(course)
+    for entry in found.items:
+        shown = table(page, "Answers to each question")[entry.question]
+        assert [str(n) for n in entry.counts.values()] == shown[2:]
+    for p in graded(pupils):
+        entry = next(s for s in found.students if s.student == p.id)
+        assert entry.score == pytest.approx(total(p)) and entry.tiers == [p.tier]
+        assert float(rows[p.id]["score"]) == pytest.approx(total(p))
+        assert [a.score for a in entry.answers[:3]] == pytest.approx([p.score(e) for e in POINTS])
+        assert [float(rows[p.id][e]) for e in POINTS] == pytest.approx([p.score(e) for e in POINTS])
+        keys = {v.exercise: v.misconception.key for v in p.verdicts.values() if v.misconception}
+        assert {a.question: a.misconception for a in entry.answers if a.misconception} == keys
+    held = {(m.exercise, m.key): m.students for m in found.misconceptions}
+    assert held["causal_mask", "sees_next"] == ["ben", "cleo", "dov"]
+    assert found.tiers == {2: 12} and found.due is None
+
+
+def test_every_field_of_the_file_is_described_or_speaks_for_itself():
+    schema = ReportFile.model_json_schema()
+    named = {
+        name: part["properties"] for name, part in schema["$defs"].items() if "properties" in part
+    }
+    bare = {
+        f for fields in named.values() for f, about in fields.items() if "description" not in about
+    }
+    assert bare == {
+        "kind", "first_name", "last_name", "state", "answers", "late_penalty", "question", "notebook",
+        "grade_id", "points", "manual", "exercise", "key", "title", "students", "shared_tokens",
+        "exercises",
+    }  # fmt: skip
+
+
+def test_hostile_names_are_neutral_in_the_csv(tmp_path):
+    pupils = [Pupil("s", answers("overflows", "triangle", 4), name=("=1+1", "@x"), intake=["=2+2"])]
+    course = write_course(tmp_path / "course", pupils)
+    report_on(course)
+    row = csv_rows(course)["s"]
+    assert (row["first_name"], row["last_name"], row["reasons"]) == ("'=1+1", "'@x", "'=2+2.")
+
+
+# --- how well questions work ----------------------------------------------------------------------
+
+
+def test_difficulty_and_discrimination_of_each_question(course, page, pupils):
+    rows = table(page, "Difficulty and discrimination of each question")
+    assert list(rows) == [*POINTS, MANUAL]
+    judged = [p for p in graded(pupils) if not could_not_judge(p)]
+    for exercise in POINTS:
+        own = [p.score(exercise) for p in judged]
+        rest = [sum(p.score(e) for e in POINTS if e != exercise) for p in judged]
+        expected = pearsonr(own, rest)
+        low, high = expected.confidence_interval()
+        share, r, interval, n = rows[exercise]
+        assert share == table(page, "Answers to each question")[exercise][1]
+        assert n == str(len(judged)) == "11"
+        assert float(r.replace("−", "-")) == pytest.approx(expected.statistic, abs=0.006)
+        ends = [float(x.replace("−", "-")) for x in interval.split(" to ")]
+        assert ends == pytest.approx([low, high], abs=0.006)
+    assert rows[MANUAL][1] == "too few: n = 4, needs 10", "answers that wait do not count"
+    assert "Pearson" in words(page.select_one(".aside"))
+
+
+def test_questions_that_look_broken_are_named(tmp_path):
+    right = get_exercise("softmax").right_answers[0].key
+    pupils = [Pupil(f"s{k}", answers(right, "aligned_first", 0), manual=3.0) for k in range(5)]
+    page = report_on(write_course(tmp_path / "course", pupils))
+    said = [words(li) for li in page.select("#concerns li")]
+    failed = [
+        p.sentence for p in verdict_on("causal_mask", "aligned_first").properties if not p.passed
+    ]
+    assert said == [
+        f"causal_mask: Nobody passes “{failed[0]}”, out of 5 who tried.",
+        "apply_rope: Nobody who tried earned a point, out of 5.",
+    ], "full marks for everybody are no concern"
+
+
+def test_nothing_broken_says_nothing(page):
+    assert page.select("#concerns") == []
+
+
+def test_the_map_leads_to_every_idea_and_its_students(page, pupils):
+    rows = page.select(".map tbody tr")
+    assert [words(r.th) for r in rows] == list(POINTS)
+    ideas = page.select(".ideas > li")
+    reached = []
+    for chip in page.select(".chips li a"):
+        target = page.find(id=chip["href"][1:])
+        if chip["href"] == "#unnamed":
+            assert words(chip) == "4 no name"
+            continue
+        reached.append(target)
+        assert words(chip.b) == str(len(target.select(".who li")))
+        assert words(chip).removeprefix(words(chip.b)).strip() in words(target.h3)
+    assert len(reached) == len(ideas)
+
+
+# --- similar answers, time ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Pupil], BeautifulSoup]:
+    """A class with code and timestamps, one pair of whom wrote the same under other names."""
+    pupils = large_class(30)
+    pupils[3].code = {
+        e: re.sub(r"\b(x|n_queries|n_keys|dim)\b", r"my_\1", code) + "  # mine"
+        for e, code in pupils[20].code.items()
+    }
+    pupils[5].code["softmax"] += f"\nprint('{HOSTILE}')"
+    course = write_course(tmp_path_factory.mktemp("large") / "course", pupils)
+    return course, pupils, report_on(course)
+
+
+def test_similar_answers_are_shown_side_by_side_as_something_to_look_at(large):
+    course, pupils, page = large
+    section = page.select_one("section[aria-labelledby=similar]")
+    pairs = {tuple(p.students): p for p in data(course).similar}
+    assert pairs["s0003", "s0020"].share == 1.0
+    item = next(
+        li for li in section.select(".pairs > li")
+        if [words(n) for n in li.select("summary .name")] == ["s0003", "s0020"]
+    )  # fmt: skip
+    for number, side in enumerate(("s0003", "s0020")):
+        code = {p.id: p.code for p in pupils}[side]
+        for sides in item.select(".sides"):
+            box = sides.select("div")[number]
+            exercise = words(box.p).removeprefix(f"{side}, ")
+            assert box.pre.get_text().rstrip("\n") == code[exercise].rstrip("\n")
+            assert box.pre.find("mark")
+    text = words(section).lower()
+    assert "a reason to read, not a finding" in text
+    assert not re.search(r"cheat|plagiar|copied|guilt|suspect|dishonest", text)
+
+
+def test_what_students_write_into_code_stays_text(large):
+    _, _, page = large
+    assert not page.find_all("script")
+
+
+def test_only_so_many_pairs_are_on_the_page_and_the_others_in_the_file(large):
+    course, _, page = large
+    pairs = data(course).similar
+    shown = page.select(".pairs > li")
+    assert len(shown) == min(len(pairs), PAIRS_SHOWN)
+    shares = [p.share for p in pairs]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_time_is_what_the_timestamps_say(large):
+    course, pupils, page = large
+    rows = table(page, "When submissions came in")
+    before = [p.hours_before for p in pupils]
+    assert rows["the last hour"][0] == str(before.count(0.5))
+    assert rows["up to a day late"][0] == str(before.count(-5))
+    assert sum(int(cells[0]) for cells in rows.values()) == len(pupils)
+    middle = statistics.median(before)
+    section = words(page.select_one("section[aria-labelledby=time]"))
+    assert f"The middle one came {short(middle)} hours before the date due" in section
+    assert "recorded nowhere and not guessed" in section
+    stamped = {s.student: s.hours_before_due for s in data(course).students}
+    assert stamped == {p.id: pytest.approx(p.hours_before) for p in pupils}
+
+
+def test_without_timestamps_the_page_says_so(page):
+    assert "No submission carries a timestamp" in words(page.select_one("#time").parent)
+
+
+# --- the page over all assignments ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def course_page(tmp_path_factory: pytest.TempPathFactory, pupils: list[Pupil]) -> BeautifulSoup:
+    course = write_course(tmp_path_factory.mktemp("whole") / "course", pupils)
+    scores = {"ada": (8.0, 3.0), "ben": (None, 10.0), "kim": (5.0, None)}
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "llmr") as gradebook:
+        for number, (name, due) in enumerate(
+            (("tokenizer", "2025-10-01"), ("zeros", "2025-12-24"))
+        ):
+            gradebook.add_assignment(name, duedate=due)
+            gradebook.add_notebook("n", name)
+            gradebook.add_grade_cell("c", "n", name, max_score=10, cell_type="code")
+            for student, given in scores.items():
+                if given[number] is not None:
+                    gradebook.add_submission(name, student)
+                    grade = gradebook.find_grade("c", "n", name, student)
+                    grade.auto_score, grade.needs_manual_grade = given[number], False
+        gradebook.add_assignment("later", duedate="2026-01-01")
+        gradebook.db.commit()
+    report_on(course)
+    return BeautifulSoup((course / "reports" / "index.html").read_text("utf-8"), "html.parser")
+
+
+def test_assignments_stand_in_the_order_in_which_they_are_due(course_page):
+    rows = table(course_page, "Assignments in the order")
+    # attention has no date due: nbgrader puts it first
+    assert list(rows) == ["attention", "tokenizer", "zeros"], "nothing is graded of the fourth"
+    assert rows["tokenizer"][1:] == ["2", "10", "65 %"]
+    assert course_page.find("a", string="attention")["href"] == "attention.html"
+
+
+def test_everybodys_scores_over_the_course_are_in_the_table_and_in_the_line(course_page, pupils):
+    rows = {
+        re.match(r"\w+", k)[0]: v for k, v in table(course_page, "over the assignments").items()
+    }
+    assert set(rows) == {p.id for p in pupils}
+    assert [" ".join(c.split()) for c in rows["ada"]] == [
+        "",
+        "12 100 %",
+        "8 80 %",
+        "3 30 %",
+        "70 %",
+    ]
+    assert [" ".join(c.split()) for c in rows["ben"]][2:4] == ["–nothing graded", "10 100 %"]
+    assert " ".join(rows["cleo"][1].split()).startswith("≥ at least 2.36")
+    lines = {words(r.th).split()[0]: r.svg for r in course_page.select(".course tbody tr")}
+    assert lines["ada"]["aria-label"] == "attention 100 %, tokenizer 80 %, zeros 30 %"
+    heights = [float(c["cy"]) for c in lines["ada"].find_all("circle")]
+    top, bottom = 4, 24
+    assert heights == pytest.approx([bottom - share * (bottom - top) for share in (1, 0.8, 0.3)])
+    assert len(lines["ada"].find_all("polyline")) == 1 and len(lines["ben"].find_all("circle")) == 2
+    assert not lines["ben"].find_all("polyline"), "the line breaks where nothing is graded"
+
+
+def test_who_falls_well_below_their_own_earlier_scores_is_named(course_page):
+    fallen = [words(li) for li in course_page.select(".moved li")]
+    assert fallen == ["ada Ada L.: −60 percentage points"]
+
+
+def test_the_reports_lead_to_each_other(course, page):
+    assert page.find("a", string="all assignments")["href"] == "index.html"
+    assert (course / "reports" / "index.html").is_file()
+    elsewhere = write_report(course, ASSIGNMENT, course / "elsewhere" / "a.html")
+    assert "all assignments" not in elsewhere.read_text("utf-8")
+    assert not (course / "elsewhere" / "index.html").exists()
+
+
+def test_the_course_page_runs_nothing_and_asks_nobody(course_page):
+    assert course_page.find_all(["script", "img", "iframe", "object"]) == []
+    assert "default-src 'none'" in course_page.find("meta", attrs={"http-equiv": True})["content"]
+    assert len({e["id"] for e in course_page.find_all(id=True)}) == len(
+        course_page.find_all(id=True)
+    )
+
+
+# --- where there is nothing to say ----------------------------------------------------------------
 
 
 def test_no_gradebook_is_one_sentence(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,12 @@ def test_grade_passes_the_course_and_the_exit_code_on(course, monkeypatch, code)
     (course / "submitted" / "someone" / "attention").mkdir(parents=True)
     result = llmr("grade", "attention", "--course", course, "--tier", "1")
     assert result.exit_code == code
-    assert calls == [((course, "attention"), {"tier": "1"})]
+    own = {"workers": None, "scheduler": "", "feedback": True}
+    assert calls == [((course, "attention"), {"tier": "1", **own})]
+    options = ("--workers", 3, "--scheduler", "tcp://host:8786", "--no-feedback")
+    assert llmr("grade", "attention", "--course", course, *options).exit_code == code
+    own = {"workers": 3, "scheduler": "tcp://host:8786", "feedback": False}
+    assert calls[1] == ((course, "attention"), {"tier": "auto", **own})
 
 
 def test_a_report_needs_a_gradebook(course):
@@ -121,6 +127,52 @@ def test_the_report_is_written_where_it_is_asked_for(course, monkeypatch):
     result = llmr("report", "attention", "--course", course, "--output", course / "a" / "b.html")
     assert result.exit_code == 0
     assert str(course / "a" / "b.html") in result.output and (course / "a").is_dir()
+
+
+def test_the_schema_of_the_report_is_printed_and_nothing_is_written(course):
+    result = llmr("report", "attention", "--course", course, "--schema")
+    assert result.exit_code == 0
+    assert {"students", "items", "states"} <= json.loads(result.output)["properties"].keys()
+    assert not (course / "reports").exists()
+
+
+@pytest.mark.parametrize("target", ["nbgrader", "canvas", "gradescope"])
+def test_export_passes_on_what_it_is_asked_for(course, monkeypatch, target):
+    from llmr_ref.grading import exporters
+
+    calls = []
+    monkeypatch.setattr(
+        exporters, "export_assignment", lambda *args, **kw: calls.append((args, kw)) or "written"
+    )
+    extra = ["--canvas-id", "7"] if target == "canvas" else []
+    result = llmr("export", "attention", "--course", course, "--to", target, "--out", "x", *extra)
+    assert (result.exit_code, result.output) == (0, "written\n")
+    ((args, options),) = calls
+    assert args == (course, "attention", target, Path("x"))
+    assert options["canvas_id"] == ("7" if extra else "")
+
+
+def test_options_of_canvas_are_refused_elsewhere(course):
+    result = llmr("export", "attention", "--course", course, "--to", "nbgrader", "--canvas-id", "7")
+    assert result.exit_code == 2 and "belong to --to canvas, not nbgrader" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "typed", "answered"), [(["--yes"], "", True), ([], "y\n", True), ([], "\n", False)]
+)
+def test_regrade_asks_unless_told_not_to(course, monkeypatch, options, typed, answered):
+    from llmr_ref.grading import regrade
+
+    answers = []
+    monkeypatch.setattr(
+        regrade, "regrade", lambda c, a, e, confirm: answers.append((c, a, e, confirm()))
+    )
+    runner = CliRunner()
+    arguments = ["regrade", "attention", "softmax", "--course", str(course), *options]
+    result = runner.invoke(cli.llmr, arguments, input=typed)
+    assert result.exit_code == 0, result.output
+    assert answers == [(course, "attention", "softmax", answered)]
+    assert ("Write this?" in result.output) == (not options)
 
 
 def test_the_sample_class_has_the_size_and_seed_asked_for(course, monkeypatch):
@@ -142,8 +194,22 @@ def test_the_sample_class_has_the_size_and_seed_asked_for(course, monkeypatch):
 def test_matrix_ends_with_what_the_matrix_says(monkeypatch, code):
     from llmr_ref.grading import matrix
 
-    monkeypatch.setattr(matrix, "main", lambda assignment: code)
+    monkeypatch.setattr(matrix, "main", lambda assignments, at_most: code)
     assert llmr("matrix", "attention").exit_code == code
+
+
+@pytest.mark.parametrize("arguments, at_most", [([], 60), (["--full"], None)])
+def test_matrix_takes_one_assignment_or_all(monkeypatch, arguments, at_most):
+    from llmr_ref.grading import matrix
+
+    calls = []
+    monkeypatch.setattr(matrix, "main", lambda names, at_most: calls.append((names, at_most)))
+    llmr("matrix", "attention", *arguments)
+    llmr("matrix", "--all", *arguments)
+    assert calls == [(["attention"], at_most), (list(matrix.ASSIGNMENTS), at_most)]
+    assert llmr("matrix").exit_code == 2
+    assert llmr("matrix", "attention", "--all").exit_code == 2
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -172,6 +238,17 @@ def test_bench_reference_passes_its_options_on(monkeypatch, code):
         {"device": "cpu", "rounds": 7, "only": ()},
         {"device": "cuda", "rounds": 9, "only": ("rotary", "memory")},
     ]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_bench_grading_passes_what_is_asked_and_the_exit_code_on(course, monkeypatch, code):
+    from llmr_ref.grading import bench_grading
+
+    calls = []
+    monkeypatch.setattr(bench_grading, "main", lambda *a, **options: calls.append(options) or code)
+    options = ("--students", 4, "--stock-students", 9, "--growth", "--course", course)
+    assert llmr("bench", "grading", "attention", *options).exit_code == code
+    assert calls == [{"students": 4, "stock_students": 4, "growth": True}]
 
 
 def test_bench_reference_refuses_a_topic_that_is_not_there():

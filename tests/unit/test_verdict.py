@@ -236,12 +236,11 @@ def test_a_counterexample_runs_and_gives_what_it_promises(name: str, key: str) -
     answer = next(a for a in exercise.wrong_answers if a.key == key)
     shown = verdict_for(name, answer.target).counterexample
     assert shown is not None
-    namespace = {"torch": torch, name: exercise.reference}
-    *setup, call = shown.call.rsplit("\nlayer(", 1)
-    if setup:  # a class: build it, load its weights, then call it
-        exec(setup[0], namespace)
-        call = f"layer({call}"
-    assert show(eval(call, namespace).detach()) == shown.expected
+    namespace = {"torch": torch, "math": math, "Tensor": Tensor, name: exercise.reference}
+    *setup, call = ast.parse(shown.call).body  # a layer is built or a driver defined, then called
+    exec(compile(ast.Module(setup, []), "<setup>", "exec"), namespace)
+    value = eval(ast.unparse(call), namespace)
+    assert show(value.detach() if isinstance(value, Tensor) else value) == shown.expected
     assert shown.received != shown.expected
 
 
@@ -469,11 +468,6 @@ MALFORMED = {
 def test_malformed_bytes_are_refused(kind: str) -> None:
     with pytest.raises(ValueError):
         runner.decode(MALFORMED[kind])
-
-
-def test_a_dict_whose_keys_are_not_strings_does_not_cross() -> None:
-    with pytest.raises(runner.ForeignValue, match="keys"):
-        runner.encode({1: 2})
 
 
 def test_a_call_leaves_the_callers_threads_and_random_numbers_alone():

@@ -5,6 +5,26 @@ import importlib
 from llmr_ref.grading.exercise import Exercise
 
 ASSIGNMENTS: dict[str, tuple[str, ...]] = {
+    "ngrams": (
+        "count_ngrams",
+        "maximum_likelihood",
+        "add_k",
+        "witten_bell",
+        "sequence_log_probability",
+        "perplexity",
+        "bits_per_unit",
+        "next_token_distribution",
+    ),
+    "tokenizer": (
+        "split_words",
+        "count_pairs",
+        "best_pair",
+        "merge_pair",
+        "train_bpe",
+        "bpe_encode",
+        "bpe_decode",
+        "split_special",
+    ),
     "attention": (
         "softmax",
         "scaled_dot_product_attention",
@@ -13,9 +33,49 @@ ASSIGNMENTS: dict[str, tuple[str, ...]] = {
         "apply_rope",
         "MultiHeadSelfAttention",
     ),
+    "positions": (
+        "equivariance_gap",
+        "sinusoidal_encoding",
+        "relative_buckets",
+        "relative_bias",
+        "alibi_slopes",
+        "alibi_bias",
+        "turns",
+        "interpolated_angles",
+        "ntk_frequencies",
+        "yarn_frequencies",
+        "yarn_scores",
+    ),
+    "backprop": (
+        "neuron_step",
+        "numerical_gradient",
+        "Value",
+        "softmax_backward",
+        "cross_entropy_backward",
+        "linear_backward",
+        "layer_norm_backward",
+        "attention_backward",
+    ),
+    "inference": (
+        "temperature_distribution",
+        "keep_top_k",
+        "keep_top_p",
+        "keep_min_p",
+        "penalize_repetition",
+        "sampling_distribution",
+        "KVCache",
+        "beam_search_step",
+        "quantize_absmax",
+        "pack_int4",
+        "quantized_linear",
+    ),
 }
 
-_MODULES = {"MultiHeadSelfAttention": "multi_head_self_attention"}
+_MODULES = {
+    "MultiHeadSelfAttention": "multi_head_self_attention",
+    "Value": "value",
+    "KVCache": "kv_cache",
+}
 
 
 def exercise_names() -> list[str]:

@@ -405,3 +405,9 @@ def matrices(x, positions, base=10000.0):
     rows = torch.stack((torch.stack((cos, -sin), -1), torch.stack((sin, cos), -1)), -2)
     pairs = x.to(torch.float64).unflatten(-1, (d // 2, 2)).unsqueeze(-1)
     return (rows @ pairs).squeeze(-1).flatten(-2).to(x.dtype)
+
+
+exercise.equivalent(
+    "torch.arange(0, d, 2).float() -> torch.arange(0, d, 2)",
+    because="dividing whole numbers gives floating point by itself",
+)

@@ -16,6 +16,8 @@ exercise = Exercise(
     minutes=35,
     reference=attention.MultiHeadAttention,
     chapter="masking#many-heads",
+    forbids=("torch.nn.MultiheadAttention", "torch.nn.functional.multi_head_attention_forward"),
+    rule="Split and merge the heads yourself; `nn.MultiheadAttention` is what you are rebuilding.",
 )
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "output_proj")
@@ -669,3 +671,28 @@ class AddedHeads(nn.Module):
         for q, k, v, mixer in zip(*chunks, mixers, strict=True):
             outputs = outputs + F.scaled_dot_product_attention(q, k, v, attn_mask=mask) @ mixer.T
         return outputs
+
+
+@exercise.shortcut("torch's function for all heads")
+class Functional(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.q_proj = nn.Linear(d_model, d_model, bias=False)
+        self.k_proj = nn.Linear(d_model, d_model, bias=False)
+        self.v_proj = nn.Linear(d_model, d_model, bias=False)
+        self.output_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, x, mask=None):
+        T, d = x.shape[-2:]
+        rows = x.reshape(-1, T, d).transpose(0, 1)  # torch's function wants the batch second
+        if mask is not None:
+            mask = mask.expand(*x.shape[:-2], T, T).reshape(-1, T, T)
+            mask = ~mask.repeat_interleave(self.n_heads, dim=0)
+        out, _ = F.multi_head_attention_forward(
+            rows, rows, rows, d, self.n_heads, None, torch.zeros(3 * d), None, None,
+            False, 0.0, self.output_proj.weight, None, need_weights=False, attn_mask=mask,
+            use_separate_proj_weight=True, q_proj_weight=self.q_proj.weight,
+            k_proj_weight=self.k_proj.weight, v_proj_weight=self.v_proj.weight,
+        )  # fmt: skip
+        return out.transpose(0, 1).reshape(x.shape)

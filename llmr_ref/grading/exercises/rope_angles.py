@@ -248,3 +248,9 @@ def from_one(positions, d, base=10000.0):
     for k in range(1, d // 2 + 1):
         out[..., k - 1] = positions / base ** ((2 * k - 2) / d)
     return out
+
+
+exercise.equivalent(
+    "torch.arange(0, d, 2).float() -> torch.arange(0, d, 2)",
+    because="dividing whole numbers gives floating point by itself",
+)

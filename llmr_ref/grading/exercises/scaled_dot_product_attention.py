@@ -16,6 +16,12 @@ exercise = Exercise(
     minutes=25,
     reference=attention.scaled_dot_product_attention,
     chapter="masking#minus-infinity-then-softmax",
+    forbids=(
+        "torch.nn.functional.scaled_dot_product_attention",
+        "torch.nn.functional.multi_head_attention_forward",
+        "torch.nn.MultiheadAttention",
+    ),
+    rule="Write the formula out; `F.scaled_dot_product_attention` is what you are rebuilding.",
 )
 
 
@@ -356,11 +362,6 @@ def detached_weights(Q, K, V, mask=None):
     return F.softmax(scores, dim=-1).detach() @ V
 
 
-@exercise.right("torch's fused kernel")
-def fused(Q, K, V, mask=None):
-    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
-
-
 @exercise.right("minus infinity where hidden, nan replaced by zero")
 def replaced_nan(Q, K, V, mask=None):
     scores = torch.matmul(Q, K.mT) / Q.shape[-1] ** 0.5
@@ -385,3 +386,8 @@ def additive(Q, K, V, mask=None):
         bias = torch.zeros(mask.shape, dtype=Q.dtype).masked_fill(mask.logical_not(), -1e9)
     out = F.softmax(Q @ K.transpose(-1, -2) / math.sqrt(K.shape[-1]) + bias, dim=-1) @ V
     return out if mask is None else torch.where(mask.any(-1).unsqueeze(-1), out, 0.0)
+
+
+@exercise.shortcut("torch's fused kernel")
+def fused(Q, K, V, mask=None):
+    return F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)

@@ -15,7 +15,18 @@ exercise = Exercise(
     minutes=10,
     reference=attention.softmax,
     chapter="masking#softmax-safely",
-)
+    forbids=(
+        *(f"torch.{name}" for name in ("softmax", "log_softmax")),
+        *(f"torch.Tensor.{name}" for name in ("softmax", "log_softmax")),
+        *(f"torch.special.{name}" for name in ("softmax", "log_softmax")),
+        *(f"torch.nn.functional.{name}" for name in (
+            "softmax", "log_softmax", "softmin", "gumbel_softmax", "scaled_dot_product_attention",
+        )),
+        *(f"torch.nn.{name}" for name in ("Softmax", "LogSoftmax", "Softmin")),
+    ),
+    rule="Build it from `exp` and sums; torch's own softmax, its logarithm included, is what you are "
+    "rebuilding.",
+)  # fmt: skip
 
 
 @exercise.property("along the last dimension, weights are exponentials over their sum", weight=2)
@@ -262,3 +273,33 @@ def online(x, dim=-1):
         previous, largest = largest, torch.maximum(largest, scores)
         total = total * (previous - largest).exp() + (scores - largest).exp()
     return (x - largest.unsqueeze(dim)).exp() / total.unsqueeze(dim)
+
+
+@exercise.shortcut("torch.softmax")
+def torch_softmax(x, dim=-1):
+    return torch.softmax(x, dim=dim)
+
+
+@exercise.shortcut("the functional form")
+def functional(x, dim=-1):
+    return F.softmax(x, dim)
+
+
+@exercise.shortcut("a method of the tensor")
+def method(x, dim=-1):
+    return x.softmax(dim)
+
+
+@exercise.shortcut("a name read with getattr")
+def by_name(x, dim=-1):
+    return getattr(torch, "softmax")(x, dim)  # noqa: B009 - as a student hides it
+
+
+@exercise.shortcut("a module that is called")
+def module(x, dim=-1):
+    return torch.nn.Softmax(dim=dim)(x)
+
+
+@exercise.shortcut("the exponential of torch's log-softmax")
+def exponential_of_logarithm(x, dim=-1):
+    return x.log_softmax(dim).exp()
