@@ -16,7 +16,14 @@ import torch
 from llmr_ref.grading import runner, sandbox
 from llmr_ref.grading.engine import grade_exercise
 from llmr_ref.grading.exercises import exercise_names, get_exercise
-from llmr_ref.grading.sandbox import EMPTY_CALL, Limits, SandboxError, Worker, available_tier
+from llmr_ref.grading.sandbox import (
+    EMPTY_CALL,
+    Limits,
+    SandboxError,
+    Worker,
+    available_tier,
+    close_shared_worker,
+)
 
 pytestmark = pytest.mark.course
 
@@ -210,7 +217,9 @@ def test_threads_are_allowed_and_end_with_the_exercise(worker):
     before = descendants(worker)
     assert value(attempt(worker, code)) == [1]
     assert time.monotonic() - start < 30
-    assert descendants(worker) == before
+    while descendants(worker) != before:  # the answer comes a moment before its process is gone
+        assert time.monotonic() - start < 30, descendants(worker) - before
+        time.sleep(0.01)
 
 
 def test_new_namespaces_are_refused(worker):
@@ -541,8 +550,11 @@ def test_the_worker_is_given_inputs_and_never_a_right_result(worker):
 
 @pytest.fixture
 def asked_again():
+    """No answer and no running worker of earlier tests, nor of these for later ones."""
+    close_shared_worker()
     available_tier.cache_clear()
     yield
+    close_shared_worker()
     available_tier.cache_clear()
 
 
