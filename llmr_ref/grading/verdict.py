@@ -370,6 +370,8 @@ def _places(expected: Any, received: Any, case: Case) -> Tensor | None:
 
 
 def _float_difference(expected: Tensor, received: Tensor, case: Case, what: str) -> str:
+    if received.dtype == expected.dtype and torch.equal(received, expected):
+        return ""  # most right answers agree to the last bit
     a, b = received.double(), expected.double()
     close = _close(expected, received, case)
     if bool(close.all()):

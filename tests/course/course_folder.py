@@ -16,6 +16,7 @@ from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config, PyFileConfigLoader
 
 from llmr_ref.grading.exercises import assignment_exercises
+from llmr_ref.grading.in_process import without_repetition
 from llmr_ref.grading.sample_class import Student, answer_cell
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,10 @@ class Course:
 def autograde(
     course: Course, *, pictures: bool = False, configure: Callable[[Config], None] = lambda _: None
 ) -> None:
-    """`nbgrader autograde` with the course's own configuration, in this process."""
+    """`nbgrader autograde` with the course's own configuration, in this process.
+
+    Tests that ask what plain nbgrader does use its command, or `exit_code_and_words`.
+    """
     config = PyFileConfigLoader("nbgrader_config.py", path=str(course.root)).load_config()
     if not pictures:
         steps = config.Autograde.autograde_preprocessors
@@ -95,7 +99,8 @@ def autograde(
     configure(config)
     coursedir = CourseDirectory(config=config)
     coursedir.assignment_id = ASSIGNMENT
-    Autograde(coursedir=coursedir, config=config).start()
+    with without_repetition():
+        Autograde(coursedir=coursedir, config=config).start()
 
 
 def exit_code_and_words(course: Course) -> tuple[int, list[str]]:
