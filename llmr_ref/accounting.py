@@ -228,7 +228,7 @@ class Activations(Parts):
 # Vectors of width d_ff that the feed-forward network keeps: inputs of activations and of products.
 _KEPT_IN_FFN = {
     "fused": {"swiglu": 4, "gelu": 2, "gelu_tanh": 2, "relu": 2},
-    "explicit": {"swiglu": 6, "gelu": 4, "gelu_tanh": 4, "relu": 2},
+    "explicit": {"swiglu": 5, "gelu": 4, "gelu_tanh": 4, "relu": 2},
 }
 
 
@@ -252,9 +252,8 @@ def activation_memory(
     kept_in_norm = 2 if explicit and config.norm != "nonparametric" else 1
     statistics = 1 if config.norm == "rmsnorm" or explicit else 2
     if explicit:
-        # The masked scores and their exponentials in float32, the weights in dtype; the row's
-        # maximum and sum.
-        scores = (4 + 4 + width) * length + 4 + 4
+        # The exponentials of the scores in float32, the weights in dtype; one over the row's sum.
+        scores = (4 + width) * length + 4
     elif (config.window or length) < length or config.positions in ("t5", "alibi"):
         scores = width * length
     else:
