@@ -1,5 +1,6 @@
 """The instructors' guide: every command in it runs, every setting exists, every number is the program's."""
 
+import contextlib
 import csv
 import dataclasses
 import importlib.util
@@ -107,8 +108,14 @@ class Shell:
                     break
             else:
                 pytest.fail("".join(said)[-4000:])
-            os.killpg(process.pid, signal.SIGTERM)
-            process.stdout.read()
+            for _ in range(30):  # a server that is still starting lets the first signal pass
+                os.killpg(process.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(2)
+                    break
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+                pytest.fail(f"{command} did not end: " + "".join(said)[-4000:])
 
     def cluster(self, commands: list[str]) -> None:
         """Keep all commands but the last one running beside it."""
