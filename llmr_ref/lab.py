@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -65,14 +64,6 @@ def settings_folder(root: Path) -> Path:
     return folder
 
 
-def mathjax_folder() -> Path:
-    """MathJax for formgrader, served under /static: nbgrader itself would fetch it from another host."""
-    package = importlib.util.find_spec("sphinx-mathjax-offline")
-    if package is None or not package.submodule_search_locations:
-        raise RuntimeError("the package sphinx-mathjax-offline is missing; run the set-up again")
-    return Path(package.submodule_search_locations[0]) / "static" / "mathjax"
-
-
 def command(folder: Path, settings: Path, start: str, arguments: tuple[str, ...]) -> list[str]:
     as_root = ["--allow-root"] if os.geteuid() == 0 else []
     return [
@@ -84,7 +75,6 @@ def command(folder: Path, settings: Path, start: str, arguments: tuple[str, ...]
         f"--LabApp.default_url={start}",
         f"--LabApp.app_settings_dir={settings}",
         "--LabApp.extension_manager=readonly",
-        f"--ServerApp.extra_static_paths={mathjax_folder()}",
         *as_root,
         *arguments,
     ]

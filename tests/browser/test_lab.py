@@ -109,6 +109,7 @@ def test_formgrader_shows_the_scores_and_grades_the_written_question(server, ope
             assert wrong.score < total / 2
         page.goto(server.address(f"formgrader/submissions/{submission_id}"))
         expect(page.locator("math").first).to_be_visible(timeout=30_000)
+        assert page.locator("mjx-container, script[src*=mathjax i], script[src*=tex-]").count() == 0
         # The page is ready when the scores have come from the database.
         expect(page.locator("input#check-softmax")).to_have_attribute("placeholder", "3")
         field = page.locator("input#cheating-model")
