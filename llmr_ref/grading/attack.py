@@ -353,17 +353,21 @@ def _belongs(cell: NotebookNode) -> bool:
 def active(page: str) -> set[str]:
     """Elements and attributes of a page that would run or load what holds the mark of an attack."""
     found: set[str] = set()
-    marks = (MARK, MARK.replace(" ", "%20"))
-    if not any(mark in page for mark in marks):
+    if not _marked(html.unescape(page)):
         return found
     for tag in BeautifulSoup(page, "html.parser").find_all(True):
-        if tag.name in LOADING and any(mark in str(tag) for mark in marks):
+        if tag.name in LOADING and _marked(html.unescape(str(tag))):
             found.add(f"<{tag.name}>")
         for name, value in tag.attrs.items():
             text = " ".join(value) if isinstance(value, list) else str(value)
             runs = name.startswith("on") or re.match(
                 r"\s*(javascript|vbscript|data:text/html)", text, re.I
             )
-            if runs and any(mark in text for mark in marks):
+            if runs and _marked(text):
                 found.add(f"{tag.name} {name}")
     return found
+
+
+def _marked(text: str) -> bool:
+    """Whether a text holds the mark, with spaces as addresses or TeX write them."""
+    return MARK in text.replace("%20", " ").replace("\xa0", " ")

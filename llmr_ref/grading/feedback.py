@@ -5,14 +5,16 @@ The page carries a content security policy that forbids scripts, frames and ever
 """
 
 import glob
+import html
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import tostring
 
 import bleach  # type: ignore[import-untyped]
 import jinja2
 from bs4 import BeautifulSoup
-from latex2mathml.converter import convert as latex_to_mathml
+from latex2mathml.converter import convert_to_element
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.notebooknode import NotebookNode
@@ -55,6 +57,70 @@ TAGS = frozenset(bleach.ALLOWED_TAGS) | {
 ATTRIBUTES = {"a": ["href", "title"], "img": ["src", "alt"], "*": ["class", "id"]}
 
 
+# What the converter writes for looks. Not href, which makes a link of a formula, nor style and class.
+MATHML_ATTRIBUTES = frozenset(
+    [
+        "xmlns",
+        "display",
+        "displaystyle",
+        "scriptlevel",
+        "stretchy",
+        "fence",
+        "separator",
+        "form",
+        "lspace",
+        "rspace",
+        "width",
+        "height",
+        "depth",
+        "voffset",
+        "minsize",
+        "maxsize",
+        "movablelimits",
+        "accent",
+        "accentunder",
+        "linethickness",
+        "mathvariant",
+        "columnalign",
+        "rowspacing",
+        "columnspacing",
+        "columnlines",
+        "rowlines",
+        "notation",
+        "symmetric",
+        "largeop",
+        "mathcolor",
+        "mathbackground",
+        "mathsize",
+        "open",
+        "close",
+        "separators",
+    ]
+)
+GREEK = re.compile("[\u0370-\u03ff]")
+
+
+def mathml(source: str, display: str) -> str:
+    """A formula as MathML that holds nothing but a formula, whatever the TeX.
+
+    The converter's own text would pass HTML in a formula's words through. Greek letters keep their code
+    points and are slanted by the page: few computers have a font with the mathematical ones.
+    Raises: whatever the converter does for TeX that it does not know.
+    """
+    root = convert_to_element(source, display=display)
+    for element in root.iter():
+        element.text, element.tail = (
+            text and html.unescape(text) for text in (element.text, element.tail)
+        )
+        for name, value in list(element.attrib.items()):
+            del element.attrib[name]
+            if name in MATHML_ATTRIBUTES:
+                element.set(name, html.unescape(value))
+        if element.tag == "mi" and GREEK.fullmatch(element.text or "") and not element.attrib:
+            element.attrib.update(mathvariant="normal", style="font-style: italic")
+    return tostring(root, encoding="unicode", short_empty_elements=False)
+
+
 class MathMLRenderer(IPythonRenderer):
     """Markdown to HTML with every formula kept aside, so that cleaning cannot damage it."""
 
@@ -64,10 +130,16 @@ class MathMLRenderer(IPythonRenderer):
 
     def _keep(self, source: str, display: str) -> str:
         try:
-            self.formulas.append(latex_to_mathml(source, display=display))
+            self.formulas.append(mathml(source, display))
         except Exception:  # a formula that the converter does not know is shown as typed
             return f"<code>{bleach.clean(source)}</code>"
         return f"\ue000{len(self.formulas) - 1}\ue001"
+
+    def _embed_image_or_attachment(self, src: str) -> str:
+        try:
+            return str(super()._embed_image_or_attachment(src))
+        except Exception:  # the attachment is missing or holds nothing: the picture's words remain
+            return ""
 
     def inline_math(self, body: str) -> str:
         return self._keep(body, "inline")
@@ -86,13 +158,13 @@ def clean_markdown(context: Any, source: str) -> str:
         escape=False, attachments=context.get("cell", {}).get("attachments", {}),
         exclude_anchor_links=True,
     )  # fmt: skip
-    html = MarkdownWithMath(renderer=renderer).render(source.replace("\ue000", ""))
-    html = bleach.clean(
-        html, tags=TAGS, attributes=ATTRIBUTES, protocols={"http", "https", "data"}, strip=True
+    page = MarkdownWithMath(renderer=renderer).render(source.replace("\ue000", ""))
+    page = bleach.clean(
+        page, tags=TAGS, attributes=ATTRIBUTES, protocols={"http", "https", "data"}, strip=True
     )
     # A number without a formula was typed as such, through a character reference.
     formulas = dict(enumerate(renderer.formulas))
-    return re.sub("\ue000(\\d{1,6})\ue001", lambda m: formulas.get(int(m[1]), ""), html)
+    return re.sub("\ue000(\\d{1,6})\ue001", lambda m: formulas.get(int(m[1]), ""), page)
 
 
 class FeedbackExporter(HTMLExporter):
@@ -111,8 +183,8 @@ class FeedbackExporter(HTMLExporter):
         self, nb: NotebookNode, resources: dict[str, Any] | None = None, **kw: Any
     ) -> tuple[str, dict[str, Any]]:
         """The page, without a script and with the policy in its head."""
-        html, resources = super().from_notebook_node(nb, resources, **kw)
-        soup = BeautifulSoup(html, "html.parser")
+        page, resources = super().from_notebook_node(nb, resources, **kw)
+        soup = BeautifulSoup(page, "html.parser")
         for script in soup.find_all("script"):
             script.decompose()
         for style in soup.find_all(

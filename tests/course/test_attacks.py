@@ -119,6 +119,7 @@ def test_no_graded_input_stands_in_the_page_of_anybody(attacked):
     (f"<p><img src=x onerror=\"{MARK}\"></p>", {"img onerror"}),
     (f"<a href=\" JavaScript:'{MARK.replace(' ', '%20')}'\">x</a>", {"a href"}),
     (f"<iframe srcdoc='{MARK}'></iframe>", {"<iframe>"}),
+    (f"<math><mtext><img/src='x'/onerror='{MARK.replace(' ', '&#xA0;')}'></mtext></math>", {"img onerror"}),
     (f"<pre>&lt;script&gt;{MARK}&lt;/script&gt;</pre>", set()),
     (f"<p title=\"{MARK}\">{MARK}</p><script>own()</script>", set()),
 ])  # fmt: skip

@@ -74,7 +74,10 @@ def html_in_words(hand):
 <a href="javascript:document.title='{MARK}'">read on</a>
 [a link](javascript:document.title='{MARK.replace(" ", "%20")}')
 <math><mtext><style><img src=x onerror="{MARK}"></style></mtext></math>
+
 $\\href{{javascript:{MARK.replace(" ", "%20")}}}{{x}}$
+
+$\\text{{<img/src="x"/onerror="document.title='{MARK}'">}}$
 ![x](attachment:a.png)
 """)
 
