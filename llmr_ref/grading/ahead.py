@@ -10,17 +10,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import util
 from multiprocessing.connection import wait
+from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
 import torch
 
 from llmr_ref.grading.engine import do_text
-from llmr_ref.grading.sandbox import close_shared_worker, grading_tier, leave_shared_worker
+from llmr_ref.grading.launch import Line
+from llmr_ref.grading.sandbox import Worker, close_shared_worker, grading_tier, share_worker
 
 Result = TypeVar("Result")
 ATTEMPTS = 3  # with new processes, when one was killed
@@ -30,11 +32,14 @@ log = logging.getLogger(__name__)
 
 
 class Processes:
-    """Processes of this machine, each with a sandboxed worker of its own; killed ones are replaced."""
+    """Processes of this machine, each with a sandboxed worker of its own; killed ones are replaced.
 
-    def __init__(self, number: int) -> None:
+    lines: to servers in a worker that the caller has started and will end, for the first processes.
+    """
+
+    def __init__(self, number: int, lines: Sequence[Line] = ()) -> None:
         self.number = number
-        self._pool = self._new()
+        self._pool = self._new(lines)
 
     def __enter__(self) -> "Processes":
         return self
@@ -45,11 +50,14 @@ class Processes:
             for process in multiprocessing.active_children():
                 process.terminate()
 
-    def _new(self) -> ProcessPoolExecutor:
+    def _new(self, lines: Sequence[Line] = ()) -> ProcessPoolExecutor:
         # A fork has every import already, but only a process with one thread can be forked safely.
         alone = sys.platform == "linux" and threading.active_count() == 1
         context = multiprocessing.get_context("fork" if alone else "spawn")
-        pool = ProcessPoolExecutor(self.number, mp_context=context, initializer=_begin)
+        arguments = (lines if alone else (), context.Value("i", 0))
+        pool = ProcessPoolExecutor(
+            self.number, mp_context=context, initializer=_begin, initargs=arguments
+        )
         pool.submit(
             os.getpid
         )  # they are forked with the first call, so now, before there are threads
@@ -85,12 +93,18 @@ class Processes:
                 self._pool = self._new()
 
 
-def _begin() -> None:
+def _begin(lines: Sequence[Line], begun: "Synchronized[int]") -> None:
     """In a new process: Ctrl-C is for the parent, and without a parent there is nothing to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _end())
     torch.set_num_threads(1)
-    leave_shared_worker()
+    with begun.get_lock():
+        number, begun.value = begun.value, begun.value + 1
+    mine = lines[number] if number < len(lines) else None
+    for line in lines:
+        if line is not mine:
+            line.close()
+    share_worker(Worker(tier=2, line=mine) if mine else None)
     util.Finalize(None, close_shared_worker, exitpriority=100)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -22,8 +22,9 @@ from traitlets import Float
 
 from llmr_ref.grading.cache import Cache
 from llmr_ref.grading.card import card_html, card_text
-from llmr_ref.grading.engine import Notebook, show_notebook
+from llmr_ref.grading.engine import Notebook, Work, run_once, show_notebook
 from llmr_ref.grading.exercise import submission_seed
+from llmr_ref.grading.exercises import exercise_names
 from llmr_ref.grading.guard import machine_fault
 from llmr_ref.grading.intake import KEY
 from llmr_ref.grading.pictures import Pictures
@@ -68,6 +69,15 @@ def exercise_of(cell: NotebookNode) -> str:
     return checked_exercise(cell.source) or str(cell.metadata.nbgrader.grade_id)
 
 
+def work_of(nb: NotebookNode, secret: bytes, student: str) -> Work:
+    """What grading this notebook of a student comes to."""
+    code = [c for c in nb.cells if c.cell_type == "code"]
+    cells = [(c.source, exercise_of(c) if is_check(c) else None) for c in code]
+    checked = {name for _, name in cells} & {*exercise_names()}
+    seeds = {name: submission_seed(secret, student, name) for name in checked if name}
+    return Work(cells, seeds, grading_tier()[0])
+
+
 class RunForPictures(NbGraderPreprocessor):
     """Run the notebook so that formgrader and feedback show its plots and prints; scores come elsewhere.
 
@@ -77,15 +87,17 @@ class RunForPictures(NbGraderPreprocessor):
     def preprocess(
         self, nb: NotebookNode, resources: dict[str, Any]
     ) -> tuple[NotebookNode, dict[str, Any]]:
-        tier, _ = grading_tier()
+        root, info = Path(self.parent.parent.coursedir.root), resources["nbgrader"]
+        work = work_of(nb, course_secret(root), info["student"])
+        store, worker = Cache(root), shared_worker(work.tier)
         cells = [c for c in nb.cells if c.cell_type == "code"]
-        store = Cache(Path(self.parent.parent.coursedir.root))
         try:
-            shown = show_notebook([c.source for c in cells], store, shared_worker(tier))
+            run_once(work, store, worker)
+            shown = show_notebook(work.sources, store, worker)
         except Exception as error:  # a fault of ours costs the pictures, not the points
             shown = Pictures(outputs={}, ended=type(error).__name__)
         if shown.note:
-            self.log.warning("%s: %s", resources["nbgrader"]["student"], shown.note)
+            self.log.warning("%s: %s", info["student"], shown.note)
             nb.metadata[KEY]["intake"].append(shown.note)
         for number, (cell, outputs) in enumerate((cells[n], o) for n, o in shown.outputs.items()):
             cell.execution_count = number + 1

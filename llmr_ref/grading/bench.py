@@ -28,7 +28,7 @@ print(time.perf_counter() - start)
 
 def main(assignment: str) -> int:
     """Print a table of waiting times in milliseconds; 0. Raises: KeyError for an unknown assignment."""
-    from llmr_ref.grading.check import check
+    from llmr_ref.grading.practice import check
 
     table = Table(title=f"check() in milliseconds, {assignment}: medians of {ROUNDS} rounds")
     for column in ("exercise", "first", "right", "wrong", "slowest"):

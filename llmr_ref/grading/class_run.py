@@ -3,7 +3,7 @@
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +26,7 @@ from llmr_ref.grading.exercises import assignment_exercises
 from llmr_ref.grading.guard import Refused
 from llmr_ref.grading.in_process import Following, nbgrader_app, without_repetition, write_feedback
 from llmr_ref.grading.intake import is_finished
+from llmr_ref.grading.launch import Line
 from llmr_ref.grading.report import write_report
 from llmr_ref.grading.sandbox import grading_tier, tier_is_known
 from llmr_ref.grading.verdict import practice_trials
@@ -34,7 +35,14 @@ from llmr_ref.grading.verdict import practice_trials
 class ClassRun:
     """The steps of a run, in order; closing it ends every process that it started."""
 
-    def __init__(self, course: Path, assignment: str, workers: int, scheduler: str) -> None:
+    def __init__(
+        self,
+        course: Path,
+        assignment: str,
+        workers: int,
+        scheduler: str,
+        lines: Sequence[Line] = (),
+    ) -> None:
         self.course, self.assignment = course, assignment
         self.workers, self.scheduler = workers, scheduler
         self.store = Cache(course)
@@ -42,7 +50,7 @@ class ClassRun:
             practice_trials(exercise)  # here once, so that every forked process has both
             exercise_fingerprint(exercise)
         self._closing = contextlib.ExitStack()
-        self.processes = self._closing.enter_context(Processes(workers))
+        self.processes = self._closing.enter_context(Processes(workers, lines))
         self._ready: dict[str, threading.Event] = {}
 
     def __enter__(self) -> "ClassRun":

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from llmr_ref.grading.exercises import ASSIGNMENTS
+from llmr_ref.grading.launch import Line, WorkerProcess
 
 console = Console(stderr=True)
 LINES_KEPT = 40  # of nbgrader's output, shown when it fails
@@ -55,12 +57,19 @@ def grade(
         )
     if not (course / "release" / assignment).is_dir():
         generate(course, assignment)
-    # jsonschema compiles a grammar for IRIs as it is imported, for a second; no schema here has an IRI.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    from llmr_ref.grading.class_run import ClassRun
-
     processes = workers or os.cpu_count() or 1
-    with lowest_tier(tier), ClassRun(course, assignment, processes, scheduler) as run:
+    with contextlib.ExitStack() as closing:
+        closing.enter_context(lowest_tier(tier))
+        lines: list[Line] = []
+        if not scheduler and _any_ungraded(course, assignment) and shutil.which("bwrap"):
+            started = WorkerProcess(2, processes)  # it loads torch while this process does
+            closing.callback(started.close)
+            lines = started.lines
+        # jsonschema compiles a grammar for IRIs as it is imported, for a second; no schema has one here.
+        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+        from llmr_ref.grading.class_run import ClassRun
+
+        run = closing.enter_context(ClassRun(course, assignment, processes, scheduler, lines))
         problems = run.autograde()
         if feedback:
             problems += run.feedback()
@@ -69,6 +78,11 @@ def grade(
     for problem in problems:
         console.print(problem)
     return 1 if problems else 0
+
+
+def _any_ungraded(course: Path, assignment: str) -> bool:
+    submitted = course.glob(f"submitted/*/{assignment}")
+    return any(not (course / "autograded" / p.parent.name / assignment).is_dir() for p in submitted)
 
 
 @contextlib.contextmanager

@@ -24,9 +24,10 @@ from llmr_ref.grading.cache import (
 )
 from llmr_ref.grading.exercise import Exercise
 from llmr_ref.grading.exercises import get_exercise
-from llmr_ref.grading.pictures import Pictures, take_pictures
-from llmr_ref.grading.sandbox import Worker, shared_worker
-from llmr_ref.grading.verdict import Verdict, judge, practice_trials, prepare
+from llmr_ref.grading.frames import read_frames
+from llmr_ref.grading.pictures import Pictures, read_pictures, take_pictures
+from llmr_ref.grading.sandbox import Check, Worker, shared_worker
+from llmr_ref.grading.verdict import Verdict, agree, judge, practice_trials, prepare
 
 # How a run ends when the machine rather than the code may be the reason: tried again the next time.
 NOT_KEPT = ("died: the sandbox could not be set up", "died: SIGKILL")
@@ -65,9 +66,7 @@ class Notebook:
         Raises: KeyError for a name that is no exercise; whatever is at fault in the grader itself.
         """
         exercise = get_exercise(name)
-        limits = dataclasses.asdict(self.worker.limits)
-        follows_from = (name, exercise_fingerprint(exercise), self.cells, seed)
-        result = key("verdict", *follows_from, self.worker.tier, limits)
+        result = _verdict_key(exercise, self.cells, seed, self.worker)
         found = self.store.get(result)
         if found is not None:
             verdict = Verdict.model_validate(found)
@@ -78,6 +77,17 @@ class Notebook:
         if verdict.stuck_cell is not None:  # it would only use up the next exercise's time too
             self.cells[verdict.stuck_cell] = None
         return verdict
+
+
+def _verdict_key(exercise: Exercise, cells: Sequence[str | None], seed: int, worker: Worker) -> str:
+    limits = dataclasses.asdict(worker.limits)
+    follows_from = (exercise.name, exercise_fingerprint(exercise), list(cells), seed)
+    return key("verdict", *follows_from, worker.tier, limits)
+
+
+def _pictures_key(sources: Sequence[str], worker: Worker) -> str:
+    limits = dataclasses.asdict(pictures.LIMITS)
+    return key("pictures", grader_fingerprint(), list(sources), worker.tier, limits)
 
 
 def grade_exercise(
@@ -103,13 +113,61 @@ def grade_exercise(
     return verdict
 
 
+def run_once(work: Work, store: Store, worker: Worker) -> None:
+    """One run of the notebook for its pictures and its verdicts, as far as that is as good as many runs.
+
+    Practice calls are made in their places, graded ones when all else is done and sent: what is shown
+    cannot tell of them, but later cells may have changed what a function uses. So a verdict is kept only
+    when practice and graded calls agree on every property. The others are left to runs of their own, and
+    everything is when anything fails: whoever needs it then meets the fault again.
+    """
+    with contextlib.suppress(Exception):
+        _run_once(work, store, worker)
+
+
+def _run_once(work: Work, store: Store, worker: Worker) -> None:
+    shown_key = _pictures_key(work.sources, worker)
+    if store.get(shown_key) is not None:
+        return
+    due = []
+    for at, (_, name) in enumerate(work.cells):
+        if name is not None and name in work.seeds:
+            exercise, cells = get_exercise(name), [s for s, n in work.cells[:at] if n is None]
+            result = _verdict_key(exercise, cells, work.seeds[name], worker)
+            if store.get(result) is None:
+                practice = practice_trials(exercise)
+                graded = prepare(exercise, work.seeds[name], practice=False)
+                due.append((at, exercise, cells, result, practice, graded))
+    checks = [
+        Check(at, exercise.name, [t.call for t in practice], [t.call for t in graded])
+        for at, exercise, _, _, practice, graded in due
+    ]
+    ended, frames = worker.job(work.sources, checks, worker.limits, show=True)
+    shown = read_pictures(ended, frames, len(work.cells))
+    counts = sum(len(c.calls) for c in checks), sum(len(c.graded) for c in checks)
+    ran = read_frames(frames, shown.ended, "", len(work.cells), *counts, worker.limits)
+    if ran.ended != "done":
+        return
+    store.put(shown_key, shown.model_dump(mode="json"))
+    raised = [n for n, own in shown.outputs.items() if any("ename" in output for output in own)]
+    first, graded_first = 0, counts[0]
+    for at, exercise, cells, result, practice, graded in due:
+        outcomes = ran.outcomes[first : first + len(practice)]
+        outcomes += ran.outcomes[graded_first : graded_first + len(graded)]
+        first, graded_first = first + len(practice), graded_first + len(graded)
+        trials = [*practice, *graded]
+        verdict = judge(exercise, trials, outcomes, tier=worker.tier, cells=cells)
+        clear = agree(trials, outcomes) and not any(n < at for n in raised)
+        if verdict.full or clear:
+            store.put(result, verdict.model_dump(mode="json"))
+
+
 def show_notebook(sources: Sequence[str], store: Store, worker: Worker) -> Pictures:
     """What the notebook shows when it runs, from the store or else from the worker.
 
     Raises: SandboxError when the worker itself fails.
     """
-    limits = dataclasses.asdict(pictures.LIMITS)
-    result = key("pictures", grader_fingerprint(), list(sources), worker.tier, limits)
+    result = _pictures_key(sources, worker)
     found = store.get(result)
     if found is not None:
         return Pictures.model_validate(found)
@@ -124,8 +182,10 @@ def do(work: Work, known: dict[str, Any]) -> dict[str, Any]:
 
     What fails is left out: nbgrader's own run meets the same fault and says so.
     """
-    store = Memory(known)
-    for step in _steps(work, store, shared_worker(work.tier)):
+    store, worker = Memory(known), shared_worker(work.tier)
+    if work.pictures:
+        run_once(work, store, worker)
+    for step in _steps(work, store, worker):
         with contextlib.suppress(Exception):
             step()
     return store.new

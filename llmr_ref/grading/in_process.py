@@ -1,13 +1,14 @@
 """nbgrader's own converters in this process: the one writer to the gradebook, without what it repeats.
 
-Nothing of nbgrader is replaced but two functions while it runs: one connection pool serves all steps, and
-the schema of cell metadata is compiled once. What is graded and written is what its commands write.
+No step of nbgrader is replaced. While it runs, one open gradebook serves all steps, and the schema of cell
+metadata is compiled once. What is graded and written is what its commands write.
 """
 
 import contextlib
 import functools
 import json
 import logging
+import unittest.mock
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,19 +17,15 @@ from typing import Any, TypeVar
 
 from jsonschema.exceptions import best_match
 from jsonschema.validators import validator_for
-from nbgrader import api
 from nbgrader.api import Gradebook
 from nbgrader.apps import GenerateFeedbackApp, NbGrader
 from nbgrader.converters import Autograde, GenerateFeedback
-from nbgrader.converters.base import NbGraderException
+from nbgrader.converters.base import BaseConverter, NbGraderException
 from nbgrader.nbgraderformat import common
 
-from llmr_ref.grading.autograde import course_secret, exercise_of, is_check
+from llmr_ref.grading.autograde import course_secret, work_of
 from llmr_ref.grading.engine import Work
-from llmr_ref.grading.exercise import submission_seed
-from llmr_ref.grading.exercises import exercise_names
 from llmr_ref.grading.intake import Repair
-from llmr_ref.grading.sandbox import grading_tier
 
 App = TypeVar("App", bound=NbGrader)
 LINES_KEPT = 40  # of what nbgrader says, shown when it fails
@@ -59,18 +56,60 @@ def nbgrader_app(course: Path, kind: type[App], *arguments: str) -> tuple[App, L
 
 @contextlib.contextmanager
 def without_repetition() -> Iterator[None]:
-    """Let every step of nbgrader share one connection pool and one compiled schema.
+    """Let every step of nbgrader share one open gradebook and one compiled schema.
 
-    It makes an engine for each of some ten steps a student, and with it compiles all SQL again; and it
-    checks the schema of cell metadata itself before each cell that it checks with it.
+    It opens the gradebook again for each of some ten steps a student, commits after every cell, and checks
+    the schema of cell metadata itself before each cell that it checks with it. Here the steps only flush;
+    what they wrote is committed before a notebook is read and before it is written, so that a finished
+    file always has its grades.
     """
-    create_engine, checks = api.create_engine, common.jsonschema
-    api.create_engine = functools.cache(create_engine)
-    common.jsonschema = SimpleNamespace(validate=_validate)
-    try:
-        yield
-    finally:
-        api.create_engine, common.jsonschema = create_engine, checks
+    opened: dict[str, Gradebook] = {}
+    make, finish = Gradebook.__init__, Gradebook.close
+    convert, write = BaseConverter.convert_single_notebook, BaseConverter.write_single_notebook
+
+    def open_once(self: Gradebook, url: str, course: str = "default_course", *more: Any) -> None:
+        if url not in opened:
+            make(self, url, course, *more)
+            self.db.commit = self.db.flush
+            opened[url] = self
+        else:
+            self.__dict__.update(opened[url].__dict__, course_id=course)
+            self.check_course(course)
+
+    def leave(self: Gradebook, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.db.rollback()
+        self.close()
+
+    def close(self: Gradebook) -> None:
+        self.db.expire_all()  # the next step reads what this one has changed, sums included
+
+    def commit() -> None:
+        for gradebook in opened.values():
+            gradebook.db().commit()
+
+    def after_commit(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            commit()
+            return step(*args, **kwargs)
+
+        return run
+
+    changes = (
+        (Gradebook, "__init__", open_once), (Gradebook, "__exit__", leave),
+        (Gradebook, "close", close), (common, "jsonschema", SimpleNamespace(validate=_validate)),
+        (BaseConverter, "convert_single_notebook", after_commit(convert)),
+        (BaseConverter, "write_single_notebook", after_commit(write)),
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in changes:
+            stack.enter_context(unittest.mock.patch.object(owner, name, value))
+        try:
+            yield
+            commit()
+        finally:
+            for gradebook in opened.values():
+                finish(gradebook)
 
 
 def _validate(instance: Any, schema: dict[str, Any]) -> None:
@@ -140,16 +179,11 @@ class Following(Autograde):
         notebook = self.exporter._handed_in(path, resources)
         notebook, _ = Repair(parent=self.exporter).preprocess(notebook, resources)
         locked = _locked_sources(info["db_url"], info["assignment"], info["notebook"])
-        cells: list[tuple[str, str | None]] = []
         for cell in notebook.cells:
-            if cell.cell_type == "code":
-                mark = cell.metadata.get("nbgrader", {}).get("grade_id")
-                cell.source = locked.get(mark, cell.source)
-                cells.append((cell.source, exercise_of(cell) if is_check(cell) else None))
+            mark = cell.metadata.get("nbgrader", {}).get("grade_id")
+            cell.source = locked.get(mark, cell.source)
         secret = course_secret(Path(self.coursedir.root))
-        checked = {name for _, name in cells} & {*exercise_names()}
-        seeds = {name: submission_seed(secret, info["student"], name) for name in checked if name}
-        return Work(cells, seeds, grading_tier()[0])
+        return work_of(notebook, secret, info["student"])
 
 
 @functools.cache

@@ -7,28 +7,41 @@ CHAPTERS = {
     "n-grams": "language-models/n-grams",
     "perplexity": "language-models/perplexity",
     "tokenization": "language-models/tokenization",
+    "attention": "attention/attention",
     "masking": "attention/masking",
+    "block": "transformer/block",
     "rope": "transformer/rope",
+    "the-language-model": "transformer/the-language-model",
     "positions": "transformer/positions",
     "longer-contexts": "transformer/longer-contexts",
+    "nope": "transformer/nope",
     "backprop": "training/backprop",
+    "training-a-language-model": "training/training-a-language-model",
+    "how-big": "training/how-big",
+    "scaling": "training/scaling",
     "sampling": "using/sampling",
     "fast-inference": "using/fast-inference",
     "quantization": "using/quantization",
+    "post-training": "using/post-training",
 }
 
 # Chapters that are still to be written: exercises name their sections, but nothing shows a link to them.
 TO_COME = frozenset(
     {
-        "n-grams",
-        "perplexity",
-        "tokenization",
+        "nope",
+        "the-language-model",
+        "block",
+        "attention",
         "positions",
         "longer-contexts",
         "backprop",
+        "training-a-language-model",
+        "how-big",
+        "scaling",
         "sampling",
         "fast-inference",
         "quantization",
+        "post-training",
     }
 )
 

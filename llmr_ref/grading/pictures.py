@@ -13,7 +13,8 @@ from typing import Any
 import nbformat
 from pydantic import BaseModel
 
-from llmr_ref.grading.sandbox import Limits, Worker
+from llmr_ref.grading.frames import Limits
+from llmr_ref.grading.sandbox import Worker
 
 LIMITS = Limits(  # of the notebook as a whole
     wall_seconds=40.0, cpu_seconds=30, memory_bytes=2 << 30, output_bytes=16 << 20
@@ -45,19 +46,25 @@ def take_pictures(cells: Sequence[str | None], worker: Worker) -> Pictures:
 
     Raises: SandboxError when the worker itself fails; a student's fault is never an exception.
     """
-    ended, frames = worker.show(cells, LIMITS)
+    return read_pictures(*worker.job(cells, (), LIMITS, show=True), len(cells))
+
+
+def read_pictures(ended: str, frames: Sequence[bytes], n_cells: int) -> Pictures:
+    """What untrusted frames show, up to where the code learns what it is graded on."""
     shown: dict[int, list[Output]] = {}
     finished = False
     for frame in frames[:MAX_FRAMES]:
         try:
             if frame[:1] == b"C":
                 (number,) = struct.unpack("<I", frame[1:])
-                if number < len(cells):
+                if number < n_cells:
                     shown.setdefault(number, [])
             elif frame[:1] == b"O":
                 _add(shown, json.loads(frame[1:]))
             elif frame == b"T":
                 finished = True
+            elif frame == b"G":
+                break
         except Exception:
             continue  # not what our shell sends
     if ended == "done" and not finished:

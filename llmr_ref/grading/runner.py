@@ -284,7 +284,9 @@ def _detached(tree: Any) -> Any:
 def _student_line(error: BaseException) -> int | None:
     """Line of the last frame in a notebook cell, as the student counts it."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [
-        f.lineno for f in frames if f.filename.startswith("<cell") or "ipykernel" in f.filename
-    ]
+    places = (
+        "<cell",
+        "<ipython-input",
+    )  # in the worker; JupyterLab's kernel names a file of its own
+    lines = [f.lineno for f in frames if f.filename.startswith(places) or "ipykernel" in f.filename]
     return lines[-1] if lines else None

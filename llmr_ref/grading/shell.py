@@ -5,16 +5,18 @@ any fork; a forked child runs one notebook. What is sent is untrusted: pictures.
 """
 
 import base64
+import contextlib
 import io
 import json
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib._pylab_helpers import Gcf
 from traitlets import Type
 from traitlets.config import Config
 
@@ -47,6 +49,17 @@ class Showing:
 
     def start(self, send: Callable[[dict[str, Any]], None]) -> None:
         self.send, self._left = send, NOTEBOOK_BYTES
+
+    @contextlib.contextmanager
+    def nothing(self) -> Iterator[None]:
+        """Between cells: what is shown meanwhile is dropped."""
+        send, self.send = self.send, None
+        try:
+            yield
+        finally:
+            self.flush()
+            Gcf.destroy_all()  # the next cell would show what was drawn
+            self.send = send
 
     def begin_cell(self) -> None:
         self._cell_left = min(CELL_BYTES, self._left)
@@ -196,25 +209,20 @@ def prepare_shell() -> Shell:
     return shell
 
 
-def run_notebook(
-    cells: list[str | None],
-    shell: Shell,
-    send: Callable[[bytes], None],
-    begin: Callable[[int], None],
-) -> None:
-    """Run every cell in order; whatever one does, the next one runs."""
+def notebook(shell: Shell, send: Callable[[bytes], None]) -> Callable[[int, str], None]:
+    """What runs a cell and sends what it shows; whatever one does, the next one runs."""
     number = -1
 
     def send_output(output: dict[str, Any]) -> None:
         send(b"O" + json.dumps({"cell": number, **output}).encode("utf-8", "replace"))
 
-    sys.modules["__main__"] = shell.user_module
-    sys.stdout, sys.stderr = Stream("stdout"), Stream("stderr")
-    showing.start(send_output)
-    for number, cell in enumerate(cells):
-        if cell is None or not cell.strip():
-            continue
-        begin(number)
+    def run_cell(n: int, cell: str) -> None:
+        nonlocal number
+        number = n
         showing.begin_cell()
         shell.run_cell(cell, store_history=True)
         showing.flush()
+
+    sys.stdout, sys.stderr = Stream("stdout"), Stream("stderr")
+    showing.start(send_output)
+    return run_cell

@@ -1,17 +1,19 @@
 """The process that runs students' code. Started by sandbox.py, inside bubblewrap where that works.
 
-It imports torch once, then forks a fresh child for every exercise of every submission, and one for the
-notebook's own run. A child gets its own process, mount, network and user namespace (when --isolate is
-given), limits on time, memory, threads and file size, no way to start processes, and a pipe that takes
-values only. Nothing here knows a right answer or decides a score.
+It imports torch once, then forks a server for each of its lines, and that a fresh child for every job. A
+child gets its own process, mount, network and user namespace (when --isolate is given), limits on time,
+memory, threads and file size, no way to start processes, and a pipe that takes values only. Nothing here
+knows a right answer or decides a score.
 
 Wire, both ways: 4 bytes of length, then that many bytes. Request: `runner.encode` of
-{cells: [str], name: str, calls: [call], limits: {...}}, then of the calls that are graded, [call]; name
-None runs the notebook for what it shows. Reply: JSON line {"ended": ..., "frames": n} then n frames. Frames
-of a child: b"C" + cell number (the cell begins), b"E" + JSON (the cell raised), b"O" + JSON (the cell shows
-something), b"T" (the cells are done, the calls begin), b"R" + call number + encoded outcome, b"G" (only
-now the child is given the graded calls; its code may have sent this earlier, so whoever reads the frames
-lets nothing after it reach the student).
+{cells: [str], show: bool, checks: [{at: n, name: str, calls: [call]}], limits: {...}}, then of the calls
+that are graded, [[call]], in the order of the checks. A check makes its calls before cell `at`; show runs
+the cells as a notebook. Reply: JSON line {"ended": ..., "frames": n} then n frames. Frames of a child:
+b"C" + cell number (the cell begins), b"E" + JSON (the cell raised), b"O" + JSON (the cell shows something),
+b"K" (a check begins), b"R" + call number + encoded outcome, b"T" (the cells are done), b"G" (only now the
+child is given the graded calls; its code may have sent this earlier, so whoever reads the frames lets
+nothing after it reach the student). Calls are numbered through all checks, those that are graded after all
+others.
 """
 
 import contextlib
@@ -26,7 +28,7 @@ import struct
 import sys
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, NoReturn
 
 import runner  # type: ignore[import-not-found]  # beside this file in the sandbox
@@ -46,6 +48,31 @@ MAX_FRAMES = 20_000
 LOOK_SECONDS = 0.1  # between two looks at how many threads there are
 
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[bool, list[tuple[int, int]]]:
+    """Whether to isolate, and the lines: the file descriptors of requests and replies."""
+    isolate = arguments[0] == "--isolate"
+    pairs = arguments[arguments.index("--lines") + 1 :]
+    return isolate, [(int(a), int(b)) for a, b in (pair.split(",") for pair in pairs)]
+
+
+def start_server(line: tuple[int, int], lines: Sequence[tuple[int, int]], *, isolate: bool) -> int:
+    """Fork a server that sees its own line alone."""
+    parent = os.getpid()
+    server = os.fork()
+    if server == 0:
+        call(libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+        for fd in (fd for other in lines if other != line for fd in other):
+            os.close(fd)
+        requests, replies = line[0], os.fdopen(line[1], "wb")
+        replies.write(struct.pack("<I", 5) + b"ready")
+        replies.flush()
+        serve(requests, replies, isolate=isolate)
+        os._exit(0)
+    return server
 
 
 def serve(requests: int, replies: BinaryIO, *, isolate: bool) -> None:
@@ -291,45 +318,65 @@ def run_student(job: dict[str, Any], frames_write: int, graded_read: int) -> Non
         while view:
             view = view[os.write(frames_write, view) :]
 
-    def begin(number: int) -> None:
-        send(b"C" + struct.pack("<I", number))
+    run_cell = as_notebook(send) if job["show"] else as_module(send)
+    space = sys.modules["__main__"].__dict__
+    checks = job["checks"]
+    targets = []
+    made = 0
 
-    if job["name"] is None:
-        shell.run_notebook(job["cells"], SHELL, send, begin)
-        send(b"T")
-        return
-    SHELL.display_formatter.active_types = []  # nobody sees these: no figure need be drawn
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    space = module.__dict__
-    space["get_ipython"] = NoShell
-    transform = TransformerManager().transform_cell
-    for number, cell in enumerate(job["cells"]):
-        if cell is None:  # left out: it broke a limit before
-            continue
-        begin(number)
-        try:
-            exec(compile(transform(cell), f"<cell {number}>", "exec"), space)
-        except BaseException as error:
-            said = {"cell": number, "type": type(error).__name__[:80], "message": str(error)[:500]}
-            send(b"E" + json.dumps(said).encode())
-    send(b"T")
-    target = space.get(job["name"])
-
-    def make(calls: Sequence[dict[str, Any]], first: int) -> None:
-        for number, call_ in enumerate(calls, first):
+    def make(target: Any, name: str, calls: Sequence[dict[str, Any]]) -> None:
+        nonlocal made
+        for call_ in calls:
             try:
                 known = target is not None
-                outcome = runner.run_call(target, call_) if known else runner.missing(job["name"])
+                outcome = runner.run_call(target, call_) if known else runner.missing(name)
             except KeyboardInterrupt:
                 outcome = runner.interrupted()
-            send(b"R" + struct.pack("<I", number) + runner.encode(outcome))
+            send(b"R" + struct.pack("<I", made) + runner.encode(outcome))
+            made += 1
 
-    make(job["calls"], 0)
+    for number, cell in enumerate([*job["cells"], None]):
+        for check in checks:
+            if check["at"] == number:
+                send(b"K")
+                targets.append(space.get(check["name"]))
+                with shell.showing.nothing():
+                    make(targets[-1], check["name"], check["calls"])
+        if cell is not None:  # left out: it broke a limit before
+            send(b"C" + struct.pack("<I", number))
+            run_cell(number, cell)
+    send(b"T")
+    shell.showing.send = None
     send(
         b"G"
     )  # from here on the code knows what it is graded on, and nothing that it says is shown
-    make(runner.decode(read_block(graded_read)), len(job["calls"]))
+    if checks:
+        graded = runner.decode(read_block(graded_read))
+        for check, target, calls in zip(checks, targets, graded, strict=True):
+            make(target, check["name"], calls)
+
+
+def as_module(send: Callable[[bytes], None]) -> Callable[[int, str], None]:
+    """What executes a cell in a new module; an error is a frame, and the next cell runs."""
+    SHELL.display_formatter.active_types = []  # nobody sees these: no figure need be drawn
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    module.__dict__["get_ipython"] = NoShell
+    transform = TransformerManager().transform_cell
+
+    def run_cell(number: int, cell: str) -> None:
+        try:
+            exec(compile(transform(cell), f"<cell {number}>", "exec"), module.__dict__)
+        except BaseException as error:
+            said = {"cell": number, "type": type(error).__name__[:80], "message": str(error)[:500]}
+            send(b"E" + json.dumps(said).encode())
+
+    return run_cell
+
+
+def as_notebook(send: Callable[[bytes], None]) -> Callable[[int, str], None]:
+    """What executes a cell in IPython; everything that it shows is a frame."""
+    sys.modules["__main__"] = SHELL.user_module
+    return shell.notebook(SHELL, send)
 
 
 class NoShell:
@@ -406,10 +453,9 @@ if __name__ == "__main__":
     gc.freeze()  # what is here now stays: children need not walk it, nor copy it for that
     use_large_pages()
     BASE_PAGES = address_space_pages()  # before any fork: a child has no /proc to read it from
-    # The pipes move out of the way of standard input and output, which students may use.
-    requests, replies = os.dup(0), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(2, 1)
-    replies.write(struct.pack("<I", 5) + b"ready")
-    replies.flush()
-    serve(requests, replies, isolate="--isolate" in sys.argv)
+    isolated, lines = parse_arguments(sys.argv[1:])
+    servers = [start_server(line, lines, isolate=isolated) for line in lines]
+    for fd in (fd for line in lines for fd in line):
+        os.close(fd)
+    for server in servers:
+        os.waitpid(server, 0)

@@ -19,7 +19,8 @@ from llmr_ref.grading.card import card_html, card_text
 from llmr_ref.grading.engine import grade_exercise
 from llmr_ref.grading.exercise import submission_seed
 from llmr_ref.grading.exercises import get_exercise
-from llmr_ref.grading.sandbox import EMPTY_CALL, Limits, Worker, available_tier
+from llmr_ref.grading.frames import Limits
+from llmr_ref.grading.sandbox import EMPTY_CALL, Worker, available_tier
 from llmr_ref.grading.verdict import GRADED_FAULT, practice_trials, prepare
 
 pytestmark = pytest.mark.course
@@ -315,10 +316,10 @@ def f(x):
 
 def test_signals_to_the_process_group_reach_nobody_else(worker):
     assert _value(worker, "def f():\n    return 1") == 1
-    process = worker._process.pid
+    process = worker._process._process.pid
     code = "import os\ndef f():\n    os.kill(0, 9)\n    os.killpg(0, 15)\n    return 2"
     assert _value(worker, code) == 2
-    assert worker._process.pid == process and _value(worker, "def f():\n    return 3") == 3
+    assert worker._process._process.pid == process and _value(worker, "def f():\n    return 3") == 3
 
 
 def test_no_earlier_submission_is_in_the_memory_of_the_next_one(worker):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from course_folder import ASSIGNMENT, SECRET, Course, files, gradebook_entries
 
-from llmr_ref.grading import ahead, class_run, sandbox
+from llmr_ref.grading import ahead, class_run, engine, sandbox
 from llmr_ref.grading.course import grade
 from llmr_ref.grading.engine import Work, as_text, do, do_text, look_up
 from llmr_ref.grading.sample_class import sample_class, write_sample_class
@@ -170,8 +170,7 @@ WORK = Work(
 def test_work_is_a_function_of_values_and_what_is_known_is_not_done_again(monkeypatch):
     first = do(WORK, {})
     assert len(first) == 2 and json.loads(do_text(as_text(WORK, {}))) == first
-    monkeypatch.setattr(sandbox.Worker, "run", lambda *_: pytest.fail("it is known"))
-    monkeypatch.setattr(sandbox.Worker, "show", lambda *_: pytest.fail("it is known"))
+    monkeypatch.setattr(sandbox.Worker, "job", lambda *_, **__: pytest.fail("it is known"))
     assert do(WORK, first) == {}
     assert look_up(WORK, first) == (True, first)
     verdict = next(k for k, v in first.items() if "score" in v)
@@ -180,6 +179,7 @@ def test_work_is_a_function_of_values_and_what_is_known_is_not_done_again(monkey
 
 
 def test_work_that_fails_is_left_out(monkeypatch):
+    monkeypatch.setattr(engine, "run_once", lambda *_: None)
     monkeypatch.setattr(sandbox.Worker, "run", lambda *_: 1 / 0)
     (only,) = do(WORK, {}).values()
     assert "outputs" in only

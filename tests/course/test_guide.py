@@ -20,7 +20,7 @@ from course_folder import ROOT, Course
 from traitlets.config import Config, PyFileConfigLoader
 
 from llmr_ref.cli import llmr
-from llmr_ref.grading.sandbox import Limits
+from llmr_ref.grading.frames import Limits
 from llmr_ref.grading.tiers import TIERS
 
 PAGES = ROOT / "book" / "teaching"

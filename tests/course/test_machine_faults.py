@@ -21,10 +21,12 @@ from course_folder import (
 )
 from nbgrader.preprocessors import SaveAutoGrades
 
+from llmr_ref.grading import autograde
 from llmr_ref.grading.exercises import assignment_exercises
 from llmr_ref.grading.guard import LOCK, Refused, one_run_at_a_time
+from llmr_ref.grading.launch import Line
 from llmr_ref.grading.sample_class import answer_cell
-from llmr_ref.grading.sandbox import Worker
+from llmr_ref.grading.sandbox import shared_worker
 
 pytestmark = pytest.mark.course
 
@@ -181,20 +183,39 @@ def test_a_course_without_its_release_version_says_how_to_make_it(three):
 # --- the worker ----------------------------------------------------------------------------------
 
 
-def test_a_worker_that_is_killed_costs_one_exercise_which_the_next_run_grades(
-    three, calm, monkeypatch
+@pytest.fixture
+def killed_worker(monkeypatch):
+    """Kills the worker as it is sent the block of this number."""
+
+    def at(number: int) -> None:
+        send, sent = Line.send, []
+
+        def killing(self, block):
+            sent.append(self)
+            if len(sent) == number:
+                worker = shared_worker(2)._process._process
+                worker.kill()
+                worker.wait()
+            send(self, block)
+
+        monkeypatch.setattr(Line, "send", killing)
+
+    return at
+
+
+@pytest.mark.parametrize("block", [3, 4])
+def test_a_worker_that_is_killed_costs_time(three, calm, killed_worker, block):
+    killed_worker(block)
+    grade(three)
+    assert_same(three, calm)
+
+
+def test_an_exercise_whose_own_run_fails_is_graded_by_the_next_one(
+    three, calm, killed_worker, monkeypatch
 ):
-    send, sent = Worker._send, []
-
-    def killed_at_the_fourth(self, block):
-        sent.append(self)
-        if len(sent) == 4:
-            self._process.kill()
-            self._process.wait()
-        send(self, block)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Worker, "_send", killed_at_the_fourth)
+        patched.setattr(autograde, "run_once", lambda *_: None)
+        killed_worker(4)
         code, words = exit_code_and_words(three)
     assert code == 0 and len(words) == 1 and "SandboxError" in words[0]
     spoilt = [(s, name) for s in STUDENTS for name in NAMES

@@ -8,8 +8,9 @@ import nbformat
 import pytest
 
 from llmr_ref.grading import pictures
+from llmr_ref.grading.frames import Limits
 from llmr_ref.grading.pictures import take_pictures
-from llmr_ref.grading.sandbox import Limits, Worker, available_tier
+from llmr_ref.grading.sandbox import Worker, available_tier
 
 pytestmark = pytest.mark.course
 
@@ -138,7 +139,7 @@ UNTRUSTED = {
 @pytest.mark.parametrize("kind", UNTRUSTED)
 def test_frames_of_any_kind_end_as_outputs_that_a_notebook_can_hold(kind):
     class Forged:
-        def show(self, cells, limits):
+        def job(self, cells, checks, limits, show):
             return "done", [b"C" + struct.pack("<I", 0), UNTRUSTED[kind], b"T"]
 
     taken = take_pictures(["1"], Forged())
@@ -152,7 +153,7 @@ def test_frames_of_any_kind_end_as_outputs_that_a_notebook_can_hold(kind):
 
 def test_a_flood_of_frames_is_not_followed_to_its_end():
     class Forged:
-        def show(self, cells, limits):
+        def job(self, cells, checks, limits, show):
             one = frame(output_type="stream", name="stdout", text="x" * 1000)
             return "done", [b"C" + struct.pack("<I", 0), *[one] * 10_000, b"T"]
 

@@ -1,5 +1,6 @@
 """The worker in tier 1 (a process) and tier 2 (bubblewrap): what student code can reach, and what ends it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,12 +14,12 @@ import psutil
 import pytest
 import torch
 
-from llmr_ref.grading import runner, sandbox
+from llmr_ref.grading import frames, runner, sandbox
 from llmr_ref.grading.engine import grade_exercise
 from llmr_ref.grading.exercises import exercise_names, get_exercise
+from llmr_ref.grading.frames import Limits
 from llmr_ref.grading.sandbox import (
     EMPTY_CALL,
-    Limits,
     SandboxError,
     Worker,
     available_tier,
@@ -288,17 +289,18 @@ def test_killing_the_process_above_is_noticed(worker):
 
 
 def descendants(worker):
-    process = psutil.Process(worker._process.pid)
+    process = psutil.Process(worker._process._process.pid)
     return {p.pid for p in [process, *process.children(recursive=True)]}
 
 
 def test_when_the_worker_is_killed_the_run_fails_and_the_next_one_works(worker):
     attempt(worker, "def f():\n    return 1")
     for pid in descendants(worker):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it died with one above it
+            os.kill(pid, signal.SIGKILL)
     time.sleep(0.2)
     # Whether the dead pipe is noticed when writing or before, the next run has a new worker.
-    worker._process.poll = lambda: None
+    worker._process.running = lambda: True
     with pytest.raises(SandboxError, match="the worker failed"):
         attempt(worker, "def f():\n    return 1")
     assert value(attempt(worker, "def f():\n    return 2")) == 2
@@ -307,7 +309,7 @@ def test_when_the_worker_is_killed_the_run_fails_and_the_next_one_works(worker):
 def test_closing_a_worker_leaves_no_process_and_no_folder():
     with Worker(tier=2, limits=QUICK) as own:
         attempt(own, "def f():\n    return 1")
-        pids, scratch = descendants(own), Path(own._scratch.name)
+        pids, scratch = descendants(own), Path(own._process._scratch.name)
         assert len(pids) >= 2 and scratch.is_dir()
     deadline = time.monotonic() + 5
     while any(psutil.pid_exists(p) for p in pids) and time.monotonic() < deadline:
@@ -539,10 +541,11 @@ def test_the_worker_is_given_inputs_and_never_a_right_result(worker):
             while "job" not in frame.f_locals:
                 frame = frame.f_back
             job = frame.f_locals["job"]
-            return [sorted(job), sorted(job["calls"][0])]
+            (check,) = job["checks"]
+            return [sorted(job), sorted(check), sorted(check["calls"][0])]
         """
-    sent, call = value(attempt(worker, code))
-    assert sent == ["calls", "cells", "limits", "name"]
+    sent, check, call = value(attempt(worker, code))
+    assert sent == ["cells", "checks", "limits", "show"] and check == ["at", "calls", "name"]
     assert call == ["args", "cotangent", "init", "kwargs", "state"] == sorted(EMPTY_CALL)
 
 
@@ -582,7 +585,7 @@ def test_a_bubblewrap_that_fails_is_said_with_its_own_words(
 
 def test_a_sandbox_that_cannot_isolate_submissions_is_not_tier_2(monkeypatch, asked_again):
     """Where nested namespaces are forbidden, the worker starts but every exercise dies in set-up."""
-    ran = sandbox.Ran(outcomes=[], cell_errors=[], ended="died: the sandbox could not be set up",
+    ran = frames.Ran(outcomes=[], cell_errors=[], ended="died: the sandbox could not be set up",
                       stuck_cell=None)  # fmt: skip
     monkeypatch.setattr(Worker, "run", lambda self, *_: ran)
     tier, reason = available_tier()

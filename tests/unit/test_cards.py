@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from llmr_ref.grading.card import card_html, card_text
-from llmr_ref.grading.check import verdict_for
 from llmr_ref.grading.drawings import figure_html
 from llmr_ref.grading.exercises import ASSIGNMENTS, exercise_names, get_exercise
 from llmr_ref.grading.figures import (
@@ -28,6 +27,7 @@ from llmr_ref.grading.figures import (
     in_words,
     short,
 )
+from llmr_ref.grading.practice import verdict_for
 from llmr_ref.grading.tiers import TIERS, tier_in_words
 from llmr_ref.grading.verdict import Verdict, nothing_scored
 

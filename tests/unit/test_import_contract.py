@@ -60,9 +60,9 @@ def test_the_contracts_hold():
         ("attention.py", "import llmr_ref.widgets", "attention", "widgets"),
         ("rope.py", "def f():\n    from llmr_ref.grading import check", "rope", "grading"),
         ("masks.py", "from llmr_ref import cli", "masks", "cli"),
-        ("widgets/__init__.py", "import llmr_ref.grading.check", "widgets", "grading.check"),
-        ("grading/check.py", "from llmr_ref import widgets", "grading.check", "widgets"),
-        ("grading/check.py", "from llmr_ref import cli", "grading.check", "cli"),
+        ("widgets/__init__.py", "import llmr_ref.grading.practice", "widgets", "grading.practice"),
+        ("grading/practice.py", "from llmr_ref import widgets", "grading.practice", "widgets"),
+        ("grading/practice.py", "from llmr_ref import cli", "grading.practice", "cli"),
         ("__init__.py", "from llmr_ref import attention", "", "attention"),
     ],
 )

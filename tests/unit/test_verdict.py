@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from llmr_ref.grading import check, exercises, runner
 from llmr_ref.grading.card import card_html, card_text
-from llmr_ref.grading.check import verdict_for
 from llmr_ref.grading.exercise import Case, Exercise, submission_seed
 from llmr_ref.grading.exercises import exercise_names, get_exercise
+from llmr_ref.grading.practice import verdict_for
 from llmr_ref.grading.verdict import (
     Counterexample,
     Misconception,
