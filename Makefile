@@ -19,7 +19,7 @@ COURSE := $(PYTEST) -n 2 --dist loadfile tests/course $(ARGS)
 BROWSER := $(PYTEST) -n 2 --dist loadfile tests/browser $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-notebooks test-course test-browser book lab grade report \
+.PHONY: help demo test test-unit test-notebooks test-course test-browser book pdf lab grade report \
         matrix mutants doctor lint format screenshots lock clean FORCE
 
 help: ## list these targets
@@ -51,8 +51,11 @@ test-course: .venv/.ready ## only the tests that run nbgrader
 test-browser: .venv/.ready ## only the tests in Chromium
 	@$(BROWSER)
 
-book: .venv/.ready ## build the book into _build/html
-	@$(BIN)/llmr book build
+book: .venv/.ready ## build the book into _build/html (ARGS="--url ADDRESS": where it will live)
+	@$(BIN)/llmr book build $(ARGS)
+
+pdf: book ## the whole book as _build/llmr.pdf
+	@$(BIN)/llmr book pdf
 
 lab: .venv/.ready ## JupyterLab on the release notebooks and the chapters
 	@$(BIN)/llmr lab

@@ -56,11 +56,22 @@ def book_group() -> None:
 
 @book_group.command("build")
 @click.option("--clean", is_flag=True, help="Forget the last build first.")
-def book_build(clean: bool) -> None:
+@click.option("--url", default="", help="Where the site will live: for sitemap and previews.")
+def book_build(clean: bool, url: str) -> None:
     """Run every chapter and write the site to _build/html."""
     from llmr_ref import book
 
-    click.echo(f"The book is in {book.build(ROOT, clean=clean)}.")
+    click.echo(f"The book is in {book.build(ROOT, clean=clean, url=url)}.")
+
+
+@book_group.command("pdf")
+def book_pdf() -> None:
+    """Print the built book into _build/llmr.pdf."""
+    from llmr_ref import book
+
+    target = ROOT / "_build" / "llmr.pdf"
+    sheets = book.print_pdf(_built_book(), target)
+    click.echo(f"{sheets} sheets: {target}")
 
 
 @book_group.command("serve")
@@ -68,11 +79,16 @@ def book_build(clean: bool) -> None:
 def book_serve(port: int) -> None:
     """Serve the built book on this machine."""
     from llmr_ref import book
+
+    book.serve(_built_book(), port)
+
+
+def _built_book() -> Path:
     from llmr_ref.doctor import book_state
 
     if book_state(ROOT) == "missing":
         raise click.ClickException("The book is not built yet. Build it: llmr book build")
-    book.serve(ROOT / "_build" / "html", port)
+    return ROOT / "_build" / "html"
 
 
 # --- students ----------------------------------------------------------------------------------

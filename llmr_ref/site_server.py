@@ -73,6 +73,23 @@ class _Handler(SimpleHTTPRequestHandler):
         self.end_headers()
         return io.BytesIO(body)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """The site's own 404.html where it has one, as static hosts do it."""
+        mount = self.server.mount_of(urlsplit(self.path).path)
+        page = self.server.folders[mount] / "404.html" if mount else None
+        if code != HTTPStatus.NOT_FOUND or page is None or not page.is_file():
+            return super().send_error(code, message, explain)
+        body = page.read_bytes()
+        if b"<base " not in body:  # built for no address in particular
+            body = body.replace(b"<head>", f'<head><base href="{mount}">'.encode(), 1)
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        return None
+
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()

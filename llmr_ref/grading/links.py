@@ -7,6 +7,7 @@ CHAPTERS = {
     "n-grams": "language-models/n-grams",
     "perplexity": "language-models/perplexity",
     "tokenization": "language-models/tokenization",
+    "neural-language-models": "language-models/neural-language-models",
     "attention": "attention/attention",
     "masking": "attention/masking",
     "block": "transformer/block",
@@ -28,12 +29,8 @@ CHAPTERS = {
 # Chapters that are still to be written: exercises name their sections, but nothing shows a link to them.
 TO_COME = frozenset(
     {
-        "nope",
-        "the-language-model",
-        "block",
+        "neural-language-models",
         "attention",
-        "positions",
-        "longer-contexts",
         "backprop",
         "training-a-language-model",
         "how-big",

@@ -5,9 +5,16 @@ the widget's one ES module, and a small host that brings the three to life. Noth
 page works from http:// and from file:// alike.
 """
 
+import contextlib
+import inspect
+import io
 import json
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anywidget
 import traitlets
@@ -19,17 +26,89 @@ def module_source(name: str) -> str:
     """The widget's whole ES module: the shared kit (kit.mjs), then the widget's own file.
 
     Neither file imports anything, so putting one after the other gives one self-contained module.
+    Comments on lines of their own and indentation stay behind: a third of what a reader would load.
     """
     files = (_FOLDER / "kit.mjs", _FOLDER / f"{name}.mjs")
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+    source = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    source = re.sub(r"^\s*/\*\*.*?\*/$", "", source, flags=re.MULTILINE | re.DOTALL)
+    lines = (line.strip() for line in source.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 class StateError(traitlets.TraitError, ValueError):
     """A bad value for a widget's state. As a TraitError it makes traitlets restore the old value."""
 
 
+def within(name: str, value: float, low: float, high: float) -> Any:
+    """The value. Raises: StateError naming it unless low <= value <= high."""
+    if not (low <= value <= high and math.isfinite(value)):
+        raise StateError(f"{name} must lie in {low}..{high}, got {value}")
+    return value
+
+
+def ask(function: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[Any, str]:
+    """(what a student's function returned, "") or (None, its error); what it prints goes nowhere."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return function(*arguments, **settings), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def code_lines(
+    *functions: Callable[..., Any], begin: str = "", **quantities: str
+) -> list[list[str]]:
+    """The reference's own lines for a widget's code view: [text, quantities or ""], docstrings left out.
+
+    begin: a piece of the first line to show of each function. quantities: name=piece of the line to
+    link with what carries data-q="name" in the widget.
+    Raises: ValueError for a piece that is not in the code, so that a link is never stale.
+    """
+    lines: list[list[str]] = []
+    for function in functions:
+        source = textwrap.dedent(inspect.getsource(function))
+        if function.__doc__:
+            start = source.index('"""')
+            source = source[:start].rstrip() + source[source.index('"""', start + 3) + 3 :]
+        shown = [line for line in source.splitlines() if line.strip()]
+        if begin:
+            starts = [i for i, line in enumerate(shown) if begin in line]
+            if not starts:
+                raise ValueError(f"{begin!r} is not in {function.__name__}")
+            shown = [f"def {function.__name__}(…):", *shown[starts[0] :]]
+        lines += [[line, ""] for line in shown]
+    for name, piece in quantities.items():
+        found = [line for line in lines if piece in line[0]]
+        if not found:
+            raise ValueError(f"{piece!r}, the code of {name}, is not in the functions shown")
+        for line in found:
+            line[1] = f"{line[1]} {name}".strip()
+    return lines
+
+
+class Golden(NamedTuple):
+    """One call of an exported function of the module and what the reference gives for it.
+
+    `expected` may nest tensors, arrays, lists, dicts and named tuples; a dict need not name all keys.
+    """
+
+    function: str
+    arguments: list[Any]
+    expected: Any
+
+
 class EmbeddableWidget(anywidget.AnyWidget):
-    """Base of the book's widgets. A subclass sets `_esm` and draws `picture()`."""
+    """Base of the book's widgets. A subclass sets `_esm`, draws `picture()`, and gives `golden()`."""
+
+    @classmethod
+    def golden(cls) -> Iterator[Golden]:
+        """Calls of the module's exported numerics with the reference's results, to 1e-5."""
+        raise NotImplementedError
+
+    @classmethod
+    def module_name(cls) -> str:
+        """The name of the widget's two files."""
+        return cls.__module__.rpartition(".")[2]
 
     def picture(self) -> str:
         """The current state as a still SVG figure, for print and for pages without scripts."""

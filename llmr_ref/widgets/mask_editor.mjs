@@ -130,9 +130,12 @@ export function scoredPositions(state) {
 // --- the figure ---------------------------------------------------------------------------------
 
 const SENTENCE = ["<s>", "I", "saw", "the", "dog"];
-const onSentence = (patch) => ({ tokens: SENTENCE, causal: true, padding_side: "right", n_real: 3, window: 2, prefix_length: 3, documents: [0, 0, 0, 1, 1], ...patch });
-const drawn = (allowed) => onSentence({ family: "custom", edited_from: "causal", mask: square(5, allowed) });
-const CASES = {
+const onSentence = (patch) => {
+  const state = { tokens: SENTENCE, causal: true, padding_side: "right", n_real: 3, window: 2, prefix_length: 3, documents: [0, 0, 0, 1, 1], ...patch };
+  return { edited_from: state.family, mask: maskFor(state.family, 5, state), ...state };
+};
+const drawn = (allowed) => ({ ...onSentence({ family: "causal" }), family: "custom", mask: square(5, allowed) });
+const PRESETS = {
   cheating: ["L1: no mask, the cheating model", onSentence({ family: "none" })],
   causal: ["L1: the causal mask", onSentence({ family: "causal" })],
   flipped: ["L1’s figure by its labels (queries in columns)", drawn((t, i) => i >= t)],
@@ -144,44 +147,45 @@ const CASES = {
   left: ["Padded on the left: rows with nothing", onSentence({ family: "padding", padding_side: "left" })],
   packed: ["Two documents packed in one row", onSentence({ family: "packed documents" })],
 };
-/** The case that the state is, or "". */
-function caseOf(state) {
-  const fits = ([, patch]) => patch.family === state.family && String(patch.tokens) === String(state.tokens) &&
-    String(patch.mask ?? maskFor(patch.family, patch.tokens.length, patch)) === String(state.mask);
-  return Object.entries(CASES).find(([, entry]) => fits(entry))?.[0] ?? "";
-}
 const FAMILIES = [["none", "none (cheating)"], ["causal", "causal"], ["sliding window", "sliding window"], ["prefix", "prefix"],
   ["padding", "padding"], ["packed documents", "packed documents"]];
-const KEYS = ["tokens", "mask", "family", "edited_from", "window", "prefix_length", "n_real", "padding_side", "documents", "causal", "stage",
-  "function_mask", "function_error", "reference_family"];
+const KEYS = ["tokens", "mask", "family", "edited_from", "window", "prefix_length", "n_real", "padding_side", "documents", "causal", "stage"];
 
-function render({ model, el }) {
-  const stage = makeStage(el, CSS, "Mask editor: an attention mask, its weights and what it does to the loss");
-  const binding = bindModel(model, KEYS, draw);
-  const first = JSON.parse(JSON.stringify(binding.state()));
+function check({ tokens, mask, family, edited_from, stage, padding_side, documents, window, n_real, prefix_length }) {
+  const n = tokens.length;
+  if (n < 2 || n > 16) return "it needs 2 to 16 tokens";
+  if (mask.length !== n || mask.some((row) => row.length !== n)) return `the mask is not ${n} x ${n}`;
+  if (documents.length !== n) return "it needs a document per token";
+  if (![window, n_real, prefix_length].every((x) => x >= 0 && x <= 16)) return "a length is out of range";
+  const names = [...FAMILIES.map(([name]) => name), "custom"];
+  if (!names.includes(family) || !names.includes(edited_from)) return `there is no family ${family}`;
+  return ["scores", "masked", "weights"].includes(stage) && ["left", "right"].includes(padding_side) ? "" : "a choice is unknown";
+}
+
+function build(kit) {
   let [row, column] = [2, 1]; // the cell whose arithmetic is shown
-  let grid = null;
   let honest = { key: "", loss: 0 }; // does not depend on the mask: computed once per sentence
 
   // Every change that can move the mask goes through here, so that mask and parameters always agree.
   function change(patch) {
-    const next = { ...binding.state(), ...patch };
+    const next = { ...kit.state(), ...patch };
     if (next.family === "function" && next.function_mask.length !== next.tokens.length) return change({ ...patch, family: next.reference_family || "causal" });
     if (next.family === "function") patch = { ...patch, mask: next.function_mask, edited_from: "function" };
     else if (next.family !== "custom") patch = { ...patch, mask: maskFor(next.family, next.tokens.length, next), edited_from: next.family };
-    binding.write(patch);
+    kit.write(patch);
   }
 
   function setCell(t, i, on) {
-    const { mask, family, edited_from } = binding.state();
+    const { mask, family, edited_from } = kit.state();
     const edited = mask.map((cells, r) => cells.map((cell, c) => (r === t && c === i ? on : cell)));
-    binding.write({ mask: edited, family: "custom", edited_from: family === "custom" ? edited_from : family });
+    kit.write({ mask: edited, family: "custom", edited_from: family === "custom" ? edited_from : family });
+    return on;
   }
 
   function setTokens(text) {
     const tokens = text.trim().split(/\s+/).slice(0, 16);
-    const state = binding.state();
-    if (tokens.length < 2) return draw();
+    const state = kit.state();
+    if (tokens.length < 2) return kit.redraw();
     const n = tokens.length;
     change({
       tokens, n_real: Math.min(state.n_real, n), prefix_length: Math.min(state.prefix_length, n), window: Math.min(state.window, n),
@@ -191,10 +195,6 @@ function render({ model, el }) {
   }
 
   // Controls
-  const cases = makeSelect({
-    label: "Start from a case", options: [["", "choose …"], ...Object.entries(CASES).map(([key, [text]]) => [key, text])],
-    change: (key) => { if (key) { [row, column] = [2, 3]; change(CASES[key][1]); } },
-  });
   const family = makeSelect({
     label: "Mask family",
     options: [["function", "your function"], ...FAMILIES, ["custom", "custom (your clicks)"]],
@@ -205,127 +205,48 @@ function render({ model, el }) {
   const real = makeSlider({ label: "Real tokens", min: 1, max: 5, change: (value) => change({ n_real: value }) });
   const side = makeSegments({ label: "Padding on the", options: [["left", "left"], ["right", "right"]], change: (value) => change({ padding_side: value }) });
   const split = makeSlider({ label: "Second document starts at", min: 1, max: 4,
-    change: (value) => change({ documents: binding.state().tokens.map((_, i) => (i < value ? 0 : 1)) }) });
+    change: (value) => change({ documents: kit.state().tokens.map((_, i) => (i < value ? 0 : 1)) }) });
   const causal = makeCheckbox({ label: "and causal", change: (value) => change({ causal: value }) });
   const stages = makeSegments({ label: "In the cells", options: [["scores", "scores"], ["masked", "+ mask"], ["weights", "softmax"]],
-    change: (value) => binding.write({ stage: value }) });
-  const sentence = make("input", { type: "text", spellcheck: "false", autocomplete: "off", change: () => setTokens(sentence.value) });
-  const reset = make("button", { type: "button", click: () => { [row, column] = [2, 1]; binding.write(first); } }, "Reset");
+    change: (value) => kit.write({ stage: value }) });
+  const sentence = makeText({ label: "Sentence (2 to 16 words)", change: setTokens });
 
   // Parts
-  const story = make("p", { class: "llmr-story" });
-  const errorBox = make("p", { class: "llmr-error", role: "alert", hidden: true });
-  const gridPlace = make("div", { class: "llmr-grid-place" });
-  const bars = ["In training, with this mask", "When it writes: the future is not there", "Honest model, causal mask"].map((label) => {
-    const value = make("b");
-    const fill = make("i");
-    return { value, fill, node: make("div", { class: "llmr-bar" }, make("span", {}, label), value, make("div", { class: "llmr-track" }, fill, make("s"))) };
+  const grid = kit.grid({
+    label: "Mask: queries in rows, keys in columns. Arrow keys move, Space opens or masks a cell.", corner: ["key →", "query ↓"], end: "answer",
+    kind: (t, i) => (i > t ? (i === t + 1 ? "llmr-late llmr-next" : "llmr-late") : ""),
+    press: (t, i, on = !kit.state().mask[t][i]) => setCell(t, i, on),
+    look: (t, i) => { if (t !== row || i !== column) { [row, column] = [t, i]; kit.redraw(); } },
   });
-  const blindNote = make("p", { class: "llmr-small" });
-  const leakNote = make("p", { class: "llmr-leak" });
+  const bars = kit.bars({ label: "Losses of the toy model", wide: true });
+  const [blindNote, leakNote, trustNote] = [make("p", { class: "llmr-small" }), make("p", { class: "llmr-leak" }), make("p")];
   const rowTitle = make("h3", { class: "llmr-heading" });
   const arithmetic = make("p", { class: "llmr-arithmetic" });
-  const steps = makeTable("The row, step by step", ["key", "score", "+ mask", "exp(s − max)", "weight"]);
-  const everything = makeTable("Every position", ["query", "attends to", "sees the future", "must predict", "probability", "loss"]);
-  const differLegend = legendItem("differ", "differs from the reference");
-  const legend = make("p", { class: "llmr-legend" }, legendItem("allowed", "may attend"), legendItem("masked", "masked"),
-    legendItem("future", "sees the future"), legendItem("answer", "the answer stands here"),
-    make("span", {}, "◂ can read its answer"), differLegend,
-    make("span", {}, "Click a cell to open or mask it; arrow keys and Space do the same."));
-  const trustNote = make("p");
-  const numbers = make("details", { toggle: draw }, make("summary", {}, "The sentence, and all numbers"),
-    make("label", { class: "llmr-field" }, make("span", {}, "Sentence (2 to 16 words)"), sentence), everything.node);
-
-  function legendItem(kind, text) {
-    return make("span", {}, make("i", { class: `llmr-swatch llmr-${kind}`, "aria-hidden": "true" }), text);
-  }
-
+  const steps = makeTable("The row, step by step", ["key", ["score", "scores"], ["+ mask", "mask"], "exp(s − max)", ["weight", "softmax"]]);
+  const legend = makeLegend(["allowed", "may attend"], ["masked", "masked", "mask"], ["future", "sees the future"], ["answer", "the answer stands here"],
+    ["", "◂ can read its answer"], ["differ", "differs from the reference"], ["", "Click a cell to open or mask it; arrow keys and Space do the same."]);
+  const differLegend = legend.children[5];
+  let positions = []; // of the table of all numbers
+  const numbers = kit.numbers("Every position", ["query", "attends to", "sees the future", "must predict", "probability", "loss"], () => positions,
+    { summary: "The sentence, and all numbers", before: [sentence.node] });
   const columns = make("div", { class: "llmr-columns" },
-    make("div", {}, stages.node, gridPlace, legend),
+    make("div", {}, make("div", {}, stages.node, grid.node), legend,
+      makeFormula("A is the softmax of the scores, with minus infinity where the mask forbids", italic("A"), " = ", term("softmax", "softmax"), "(", term("scores", italic("Q K"), sup("⊤"), " / √", italic("d")), " + ", term("mask", italic("M")), ")")),
     make("div", { class: "llmr-side" },
-      make("div", {}, make("h3", { class: "llmr-heading" }, "Leak meter: the toy model’s loss"), ...bars.map((bar) => bar.node), blindNote, leakNote),
+      make("div", {}, make("h3", { class: "llmr-heading" }, "Leak meter: the toy model’s loss"), bars.node, blindNote, leakNote),
       make("div", {}, rowTitle, arithmetic, steps.node)));
+  const code = makeCode("The reference: llmr_ref.attention.masked_softmax", kit.state().code);
 
-  stage.root.append(
-    story,
-    errorBox,
-    make("div", { class: "llmr-controls" }, make("div", { class: "llmr-start" }, cases.node, reset), family.node, window.node, prefix.node, real.node, side.node, split.node, causal.node),
-    columns,
-    numbers,
-    make("details", {}, make("summary", {}, "What the toy model is, honestly"),
-      make("p", {}, "One attention head that looks one word ahead: the query at position t points at the key of position t + 1. Queries and keys have two dimensions and stand on a circle, so the score falls with the distance from the next word. The head copies what it looks at."),
-      make("p", {}, "The model learns one number per position: how far to trust that head there, between 0 and 6. We take the best numbers for the mask you chose, as training would. Trust 0 is a blind guess among the words of the sentence."),
-      make("p", {}, "It knows no language, and that is its use. When all words differ the past cannot help it. Whatever it gains over the blind guess it has read off the future."),
-      trustNote),
-  );
-
-  // The grid is built once per length and then only changed.
-  function buildGrid(n) {
-    const cells = square(n, () => null);
-    const heads = Array.from({ length: n }, () => make("th", { scope: "col", role: "columnheader" }));
-    const rowHeads = Array.from({ length: n }, (_, t) => make("th", { scope: "row", role: "rowheader", click: () => inspect(t, column) }));
-    const ends = Array.from({ length: n }, () => make("td", { class: "llmr-end", role: "gridcell" }));
-    let painting = null;
-    for (let t = 0; t < n; t++) for (let i = 0; i < n; i++) {
-      cells[t][i] = make("td", {
-        role: "gridcell", class: i > t ? (i === t + 1 ? "llmr-cell llmr-late llmr-next" : "llmr-cell llmr-late") : "llmr-cell",
-        focus: () => inspect(t, i),
-        pointerenter: (event) => {
-          if (event.pointerType !== "mouse") return;
-          inspect(t, i);
-          if (painting !== null && event.buttons === 1) setCell(t, i, painting);
-        },
-        pointerdown: (event) => {
-          if (event.pointerType !== "mouse" || event.button !== 0) return;
-          painting = !binding.state().mask[t][i];
-          setCell(t, i, painting);
-        },
-        click: () => {
-          // The mouse has painted on pointerdown already; touch, pen and assistive clicks toggle here.
-          if (painting === null) setCell(t, i, !binding.state().mask[t][i]);
-          painting = null;
-          inspect(t, i);
-        },
-        keydown: (event) => move(event, t, i, n),
-      });
-    }
-    const table = make("table", { class: "llmr-grid", role: "grid", "aria-label": "Mask: queries in rows, keys in columns. Arrow keys move, Space opens or masks a cell.", pointerleave: () => { painting = null; } },
-      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, make("td", { class: "llmr-corner", role: "gridcell" }, make("span", {}, "key →"), make("span", {}, "query ↓")), ...heads,
-        make("th", { scope: "col", role: "columnheader", class: "llmr-end" }, "answer"))),
-      make("tbody", { role: "rowgroup" }, ...cells.map((line, t) => make("tr", { role: "row" }, rowHeads[t], ...line, ends[t]))));
-    table.style.setProperty("--n", n);
-    gridPlace.replaceChildren(table);
-    return { n, cells, looks: square(n, () => ""), heads, rowHeads, ends, table };
-  }
-
-  function move(event, t, i, n) {
-    const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -n], End: [0, n] };
-    if (event.key === " " || event.key === "Enter") setCell(t, i, !binding.state().mask[t][i]);
-    else if (steps[event.key]) {
-      const clamp = (x) => Math.max(0, Math.min(n - 1, x));
-      grid.cells[clamp(t + steps[event.key][0])][clamp(i + steps[event.key][1])].focus();
-    } else return;
-    event.preventDefault();
-  }
-
-  function inspect(t, i) {
-    if (t === row && i === column) return;
-    [row, column] = [t, i];
-    draw();
-  }
-
-  function draw() {
-    const state = binding.state();
+  function draw(state) {
     const n = state.tokens.length;
-    if (!Array.isArray(state.mask) || state.mask.length !== n) return; // tokens and mask arrive one after the other
-    if (grid?.n !== n) grid = buildGrid(n);
+    const tokens = shownTokens(state);
+    const scored = scoredPositions(state);
+    const { mask } = state;
+    if (mask.length !== n) return "…"; // tokens and mask arrive one after the other
     put(columns, "data-long", n > 8);
     row = Math.min(row, n - 1);
     column = Math.min(column, n - 1);
 
-    const tokens = shownTokens(state);
-    const scored = scoredPositions(state);
-    const { mask } = state;
     const scores = lookAheadScores(n);
     const weights = softmaxRows(scores, mask);
     const sentenceKey = JSON.stringify([tokens, scored]);
@@ -336,71 +257,53 @@ function render({ model, el }) {
     const reference = isFunction ? maskFor(state.reference_family, n, state) : mask;
     const differing = [];
 
-    grid.heads.forEach((head, i) => { say(head, tokens[i]); put(head, "data-on", i === column); });
-    grid.rowHeads.forEach((head, t) => { say(head, tokens[t]); put(head, "data-on", t === row); });
-    for (let t = 0; t < n; t++) {
-      for (let i = 0; i < n; i++) {
-        const cell = grid.cells[t][i];
-        const on = mask[t][i];
-        const differs = reference[t][i] !== on;
-        if (differs) differing.push([t, i]);
-        const text = state.stage === "scores" ? digits(scores[t][i], 1)
-          : state.stage === "masked" ? (on ? digits(scores[t][i], 1) : "−∞") : on ? digits(weights[t][i]) : "0";
-        const look = [text, on, differs, t === row, i === column, weights[t][i].toFixed(3), tokens[t], tokens[i]].join();
-        if (grid.looks[t][i] === look) continue; // most cells stay as they are from one step to the next
-        grid.looks[t][i] = look;
-        say(cell, text);
-        put(cell, "data-masked", !on);
-        put(cell, "data-differs", differs);
-        put(cell, "data-row", t === row);
-        put(cell, "data-here", t === row && i === column);
-        put(cell, "tabindex", t === row && i === column ? 0 : -1);
-        cell.style.setProperty("--w", weights[t][i].toFixed(3));
-        put(cell, "aria-label", `query ${tokens[t]}, position ${t}; key ${tokens[i]}, position ${i}: ${on ? `may attend, weight ${digits(weights[t][i])}` : "masked"}`
-          + `${i > t ? ", in the future" : ""}${differs ? ", differs from the reference" : ""}`);
-      }
-      const answer = scored[t] ? probabilities[t][words.indexOf(tokens[t + 1])] : null;
+    grid.update({ rows: tokens, columns: tokens, at: [row, column], cell: (t, i) => {
+      const on = mask[t][i];
+      const differs = reference[t][i] !== on;
+      if (differs) differing.push([t, i]);
+      return {
+        text: state.stage === "scores" ? digits(scores[t][i], 1) : state.stage === "masked" ? (on ? digits(scores[t][i], 1) : "−∞") : on ? digits(weights[t][i]) : "0",
+        weight: weights[t][i], masked: !on, differs,
+        aria: `query ${tokens[t]}, position ${t}; key ${tokens[i]}, position ${i}: ${on ? `may attend, weight ${digits(weights[t][i])}` : "masked"}`
+          + `${i > t ? ", in the future" : ""}${differs ? ", differs from the reference" : ""}`,
+      };
+    } });
+    const answers = tokens.map((_, t) => (scored[t] ? probabilities[t][words.indexOf(tokens[t + 1])] : null));
+    grid.ends.forEach((end, t) => {
       const reads = scored[t] && mask[t][t + 1];
-      const end = grid.ends[t];
-      say(end, answer === null ? "—" : `${tokens[t + 1]} ${digits(answer)}${reads ? " ◂" : ""}`);
+      say(end, answers[t] === null ? "—" : `${tokens[t + 1]} ${digits(answers[t])}${reads ? " ◂" : ""}`);
       put(end, "data-reads", Boolean(reads));
-      put(end, "aria-label", answer === null ? "nothing to predict" : `must predict ${tokens[t + 1]}, probability ${digits(answer)}${reads ? ", can read it" : ""}`);
-    }
+      put(end, "aria-label", answers[t] === null ? "nothing to predict" : `must predict ${tokens[t + 1]}, probability ${digits(answers[t])}${reads ? ", can read it" : ""}`);
+    });
 
     // Leak meter
-    const top = Math.max(6.5, losses.training, losses.writing, losses.honest);
-    [losses.training, losses.writing, losses.honest].forEach((loss, b) => {
-      say(bars[b].value, digits(loss, 3));
-      bars[b].fill.style.width = `${(100 * loss) / top}%`;
-      bars[b].node.style.setProperty("--blind", `${(100 * losses.blind) / top}%`);
-      put(bars[b].node, "data-leak", b < 2 && losses.writing - losses.training > 1e-6);
-    });
-    const seers = tokens.map((_, t) => t).filter((t) => mask[t].some((on, i) => on && i > t));
-    const readers = tokens.map((_, t) => t).filter((t) => scored[t] && mask[t][t + 1]);
-    const empty = tokens.map((_, t) => t).filter((t) => !mask[t].some(Boolean));
     const total = scored.filter(Boolean).length;
+    const leaks = losses.writing - losses.training > 1e-6;
+    const mean = (trust, seen) => () => {
+      const model = wordProbabilities(tokens, seen, trust).probabilities;
+      return total ? `The mean of −ln p(next word) over ${total} position${total > 1 ? "s" : ""}:\n${tokens.flatMap((_, t) => (scored[t] ? [`−ln ${digits(model[t][words.indexOf(tokens[t + 1])], 3)}`] : [])).join("  ")}` : "No position has a next word to predict.";
+    };
+    const past = mask.map((cells, t) => cells.map((on, i) => on && i <= t));
+    const causalMask = maskFor("causal", n);
+    bars.update([["In training, with this mask", losses.training, mean(losses.trust, mask)], ["When it writes: the future is not there", losses.writing, mean(losses.trust, past)],
+      ["Honest model, causal mask", losses.honest, () => mean(bestTrust(tokens, causalMask, scored), causalMask)()]].map(([label, value, explain], b) => ({
+      label, value, text: digits(value, 3), mark: losses.blind, explain, series: b < 2 && leaks ? 1 : 0, kind: b < 2 && leaks ? "leak" : "fine" })), Math.max(6.5, losses.training, losses.writing, losses.honest));
+    const all = tokens.map((_, t) => t);
+    const seers = all.filter((t) => mask[t].some((on, i) => on && i > t));
+    const readers = all.filter((t) => scored[t] && mask[t][t + 1]);
+    const empty = all.filter((t) => !mask[t].some(Boolean));
     say(blindNote, total ? `Dashed: a blind guess, ln ${words.length} = ${digits(losses.blind, 3)}.` : "No position has a next word to predict here.");
     const isTwice = (token) => tokens.indexOf(token) !== tokens.lastIndexOf(token);
-    const named = (positions) => listing(positions.map((t) => `“${tokens[t]}”${isTwice(tokens[t]) ? ` (${t})` : ""}`));
+    const named = (places) => listing(places.map((t) => `“${tokens[t]}”${isTwice(tokens[t]) ? ` (${t})` : ""}`));
     say(leakNote, seers.length ? `${seers.length} of ${n} positions see the future: ${named(seers)}.` : "No position sees the future.");
     say(trustNote, `With this mask the best trusts are ${listing(losses.trust.filter((_, t) => scored[t]).map((c) => digits(c)))}.`);
-
-    const text = tellStory({ state, n, losses, seers, readers, empty, total, differing, tokens, named });
-    say(story, text);
-    stage.announce(text);
-    say(errorBox, state.function_error ? `Your mask function stopped. ${state.function_error}\nShown instead: the reference mask.` : "");
-    errorBox.hidden = !state.function_error;
     differLegend.hidden = !isFunction;
 
     drawRow({ tokens, scores: scores[row], allowed: mask[row], weights: weights[row], n });
-    if (numbers.open) everything.update(tokens.map((token, t) => {
-      const p = scored[t] ? probabilities[t][words.indexOf(tokens[t + 1])] : null;
-      return [`${t} ${token}`, tokens.filter((_, i) => mask[t][i]).join(" ") || "nothing", mask[t].some((on, i) => on && i > t) ? "yes" : "no",
-        p === null ? "—" : tokens[t + 1], p === null ? "—" : digits(p, 4), p === null ? "—" : digits(-Math.log(p), 4)];
-    }));
+    positions = tokens.map((token, t) => [`${t} ${token}`, tokens.filter((_, i) => mask[t][i]).join(" ") || "nothing", mask[t].some((on, i) => on && i > t) ? "yes" : "no",
+      ...(answers[t] === null ? ["—", "—", "—"] : [tokens[t + 1], digits(answers[t], 4), digits(-Math.log(answers[t]), 4)])]);
 
     // Controls follow the state
-    cases.update(caseOf(state));
     family.show("function", state.function_mask.length > 0);
     family.update(state.family);
     const basis = state.family === "custom" ? "" : state.family;
@@ -416,7 +319,11 @@ function render({ model, el }) {
     split.update(Math.max(1, state.documents.findIndex((id) => id !== state.documents[0])), { max: n - 1 });
     causal.update(state.causal);
     stages.update(state.stage);
-    if (stage.root.getRootNode().activeElement !== sentence) sentence.value = state.tokens.join(" ");
+    sentence.update(state.tokens.join(" "));
+    return {
+      story: tellStory({ state, n, losses, seers, readers, empty, total, differing, tokens, named }),
+      error: state.function_error ? `Your mask function stopped. ${state.function_error}\nShown instead: the reference mask.` : "",
+    };
   }
 
   function drawRow({ tokens, scores, allowed, weights, n }) {
@@ -432,15 +339,21 @@ function render({ model, el }) {
       : allowed[column]
         ? `${score}\nweight = exp(${digits(scores[column])} − ${signed(largest)}) / ${digits(sum, 3)} = ${digits(e[column], 3)} / ${digits(sum, 3)} = ${digits(weights[column], 3)}`
         : `${score}\nmasked: ${digits(scores[column])} − ∞ = −∞, and exp(−∞) = 0, so the weight is 0`);
-    steps.update(tokens.map((token, i) => [token, digits(scores[i]), allowed[i] ? digits(scores[i]) : "−∞", digits(e[i], 3), digits(weights[i], 3)]));
-    [...steps.node.querySelector("tbody").rows].forEach((line, i) => put(line, "data-here", i === column));
+    steps.update(tokens.map((token, i) => [token, digits(scores[i]), allowed[i] ? digits(scores[i]) : "−∞", digits(e[i], 3), digits(weights[i], 3)]), { here: column });
   }
 
-  draw();
-  return () => { binding.dispose(); stage.dispose(); };
+  return {
+    controls: [family, window, prefix, real, side, split, causal].map((control) => control.node),
+    body: [columns, code, numbers,
+      make("details", {}, make("summary", {}, "What the toy model is, honestly"),
+        make("p", {}, "One attention head that looks one word ahead: the query at position t points at the key of position t + 1. Queries and keys have two dimensions and stand on a circle, so the score falls with the distance from the next word. The head copies what it looks at."),
+        make("p", {}, "The model learns one number per position: how far to trust that head there, between 0 and 6. We take the best numbers for the mask you chose, as training would. Trust 0 is a blind guess among the words of the sentence."),
+        make("p", {}, "It knows no language, and that is its use. When all words differ the past cannot help it. Whatever it gains over the blind guess it has read off the future."),
+        trustNote)],
+    draw,
+    reset() { [row, column] = [2, 1]; },
+  };
 }
-
-const signed = (x) => (x < 0 ? `(${digits(x)})` : digits(x));
 
 function tellStory({ state, n, losses, seers, readers, empty, total, differing, tokens, named }) {
   const parts = [];
@@ -465,58 +378,28 @@ function tellStory({ state, n, losses, seers, readers, empty, total, differing, 
 }
 
 const CSS = `
-.llmr-story{margin-bottom:1rem!important}
-.llmr-columns{display:grid;gap:1.25rem 2rem;grid-template-columns:minmax(0,1fr)}
-@container (min-width:640px){.llmr-columns{grid-template-columns:minmax(0,1.15fr) minmax(0,1fr)}}
 @container (max-width:1100px){.llmr-columns[data-long=true]{grid-template-columns:minmax(0,1fr)}}
-.llmr-side{display:grid;grid-template-columns:minmax(0,1fr);gap:1.25rem;align-content:start}
-.llmr-grid-place{overflow-x:auto;margin-top:.5rem;padding:2px}
-.llmr-grid{border-collapse:separate;border-spacing:0;width:100%;table-layout:fixed;font-size:.8125rem;min-width:calc(8rem + var(--n)*2.1rem)}
-.llmr-grid th{font-weight:400;color:var(--muted);padding:.25rem .15rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.llmr-grid th[data-on=true]{color:var(--ink);font-weight:600}
-.llmr-grid th[role=rowheader],.llmr-corner{width:3.6rem;text-align:right;padding-right:.5rem}
-.llmr-grid th[role=rowheader]{cursor:pointer}
-.llmr-grid thead th{text-align:center}
-.llmr-corner{font-size:.6875rem;line-height:1.25;color:var(--muted)}
-.llmr-corner span{display:block;white-space:nowrap}
-.llmr-grid .llmr-corner{padding-right:.4rem}
-.llmr-grid .llmr-end{width:5.75rem;padding:0 0 0 .6rem;text-align:left;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:var(--muted)}
+.llmr-grid-place{margin-top:.5rem}
 .llmr-grid .llmr-end[data-reads=true]{color:var(--orange);font-weight:600}
-.llmr-cell{height:2.6rem;text-align:center;cursor:pointer;user-select:none;touch-action:manipulation;position:relative;padding:0;
-  border-right:1px solid var(--line);border-bottom:1px solid var(--line);
-  background:color-mix(in srgb,var(--blue) calc(7% + 33%*var(--w)),var(--surface))}
-.llmr-grid tr:first-child .llmr-cell{border-top:1px solid var(--line)}
-.llmr-grid th+.llmr-cell{border-left:1px solid var(--line)}
 .llmr-cell.llmr-next{border-left:2px solid var(--ink);border-bottom:2px solid var(--ink)}
 .llmr-cell.llmr-late[data-masked=false]{background:linear-gradient(225deg,var(--orange) 7px,transparent 7.5px),color-mix(in srgb,var(--orange) calc(9% + 31%*var(--w)),var(--surface))}
-.llmr-cell[data-masked=true]{color:var(--muted);background:repeating-linear-gradient(135deg,var(--line) 0 1px,transparent 1px 6px) var(--surface)}
 .llmr-cell.llmr-next::after{content:"";position:absolute;inset:3px;border:1px dashed currentColor;border-radius:4px;opacity:.45;pointer-events:none}
 .llmr-cell[data-differs=true]{box-shadow:inset 0 0 0 3px var(--orange)}
 .llmr-cell[data-differs=true]::before{content:"≠";position:absolute;left:5px;top:1px;color:var(--orange);font-weight:700}
 .llmr-cell[data-differs=true]::after{display:none}
-.llmr-cell:hover,.llmr-cell[data-here=true]{outline:2px solid var(--focus);outline-offset:-2px}
-.llmr-cell:focus-visible{outline:3px solid var(--focus);outline-offset:-1px;z-index:1}
-.llmr-legend{display:flex;flex-wrap:wrap;gap:.35rem 1rem;margin-top:.75rem!important;font-size:.8125rem;color:var(--muted)}
-.llmr-legend>span{display:inline-flex;gap:.4rem;align-items:center}
-.llmr-swatch{width:1rem;height:1rem;border:1px solid var(--line)}
 .llmr-swatch.llmr-allowed{background:color-mix(in srgb,var(--blue) 30%,var(--surface))}
 .llmr-swatch.llmr-masked{background:repeating-linear-gradient(135deg,var(--muted) 0 1px,transparent 1px 4px)}
 .llmr-swatch.llmr-future{background:linear-gradient(225deg,var(--orange) 5px,transparent 5.5px),color-mix(in srgb,var(--orange) 30%,var(--surface))}
 .llmr-swatch.llmr-answer{border:1px dashed var(--muted);border-radius:3px}
 .llmr-swatch.llmr-differ{box-shadow:inset 0 0 0 2px var(--orange)}
-.llmr-bar{display:grid;grid-template-columns:1fr auto;gap:.1rem .75rem;margin-bottom:.6rem;font-size:.875rem}
-.llmr-bar b{font-weight:600}
-.llmr-track{grid-column:1/-1;height:.6rem;background:var(--soft);border-radius:3px;position:relative}
-.llmr-track i{display:block;height:100%;background:var(--blue);border-radius:3px;transition:width .15s}
-.llmr-track s{position:absolute;top:-1px;bottom:-4px;left:var(--blind);border-left:2px dashed var(--ink)}
-.llmr-bar[data-leak=true] .llmr-track i{background:repeating-linear-gradient(115deg,var(--orange) 0 5px,color-mix(in srgb,var(--orange) 70%,var(--surface)) 5px 8px)}
+.llmr-bar[data-kind=leak] .llmr-track i{background:repeating-linear-gradient(115deg,var(--orange) 0 5px,color-mix(in srgb,var(--orange) 70%,var(--surface)) 5px 8px)}
 .llmr-leak{font-size:.8125rem;margin-top:.35rem!important}
-@container (max-width:420px){.llmr-grid th[role=rowheader],.llmr-corner{width:2.7rem}.llmr-grid .llmr-end{width:4.9rem;padding-left:.4rem}.llmr-grid{font-size:.75rem;min-width:calc(7.6rem + var(--n)*1.95rem)}.llmr-side .llmr-data :is(th,td){padding-inline:.2rem}}
 .llmr-arithmetic{white-space:pre-line;font-size:.8125rem;min-height:3.6em}
-.llmr-side .llmr-data tr[data-here=true]{background:var(--soft)}
-.llmr-side .llmr-data tr[data-here=true]>*{font-weight:600}
 .llmr-side .llmr-data caption{position:absolute;clip-path:inset(50%)}
-@media (prefers-reduced-motion:reduce){.llmr-track i{transition:none}}
 `;
 
-export default { render };
+export default defineWidget({
+  label: "Mask editor: an attention mask, its weights and what it does to the loss",
+  css: CSS, keys: KEYS, given: ["function_mask", "function_error", "reference_family", "code"], presets: PRESETS, check, build,
+  fits: (state, patch) => ["family", "tokens", "mask"].every((key) => same(state[key], patch[key])),
+});

@@ -6,10 +6,9 @@
 >>> MaskEditor(mask_function=my_causal_mask)  # a student's function against the reference
 """
 
-import contextlib
 import inspect
-import io
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +16,17 @@ import traitlets
 from torch import Tensor
 
 from llmr_ref import masks
-from llmr_ref.widgets.embed import EmbeddableWidget, StateError, module_source
-from llmr_ref.widgets.leak import leak_losses, look_ahead_weights
+from llmr_ref.attention import masked_softmax
+from llmr_ref.widgets.embed import (
+    EmbeddableWidget,
+    Golden,
+    StateError,
+    ask,
+    code_lines,
+    module_source,
+    within,
+)
+from llmr_ref.widgets.leak import leak_losses, look_ahead_scores, look_ahead_weights
 from llmr_ref.widgets.still import mask_picture
 
 FAMILIES = ("none", "causal", "sliding window", "prefix", "padding", "packed documents")
@@ -92,6 +100,11 @@ class MaskEditor(EmbeddableWidget):
     function_mask = traitlets.Any([]).tag(sync=True)
     function_error = traitlets.Unicode("").tag(sync=True)
     reference_family = traitlets.Unicode("").tag(sync=True)
+    code = traitlets.List(
+        code_lines(
+            masked_softmax, begin="row_is_empty", softmax="softmax(scores", mask="masked_fill"
+        )
+    ).tag(sync=True)
 
     def __init__(
         self,
@@ -169,15 +182,15 @@ class MaskEditor(EmbeddableWidget):
 
     @traitlets.validate("window")
     def _check_window(self, proposal: Any) -> int:
-        return _within("window", proposal["value"], 1, MOST_TOKENS)
+        return within("window", proposal["value"], 1, MOST_TOKENS)
 
     @traitlets.validate("prefix_length")
     def _check_prefix_length(self, proposal: Any) -> int:
-        return _within("prefix_length", proposal["value"], 0, len(self.tokens))
+        return within("prefix_length", proposal["value"], 0, len(self.tokens))
 
     @traitlets.validate("n_real")
     def _check_n_real(self, proposal: Any) -> int:
-        return _within("n_real", proposal["value"], 1, len(self.tokens))
+        return within("n_real", proposal["value"], 1, len(self.tokens))
 
     @traitlets.validate("documents")
     def _check_documents(self, proposal: Any) -> list[int]:
@@ -249,18 +262,18 @@ class MaskEditor(EmbeddableWidget):
         if self._mask_function is None:
             return
         n = len(self.tokens)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                result = self._mask_function(*_length_arguments(self._mask_function, n))
-            cells = _as_cells(result, n, f"it must return {n} x {n} booleans for T = {n}")
-        except Exception as error:
-            self.function_mask = []
-            self.function_error = f"{type(error).__name__}: {error}"
+        function, expectation = (
+            self._mask_function,
+            f"it must return {n} x {n} booleans for T = {n}",
+        )
+        cells, self.function_error = ask(
+            lambda: _as_cells(function(*_length_arguments(function, n)), n, expectation)
+        )
+        self.function_mask = cells or []
+        if self.function_error:
             if self.family == "function":
                 self.family = self.reference_family
             return
-        self.function_error = ""
-        self.function_mask = cells
         self.family = "function"
         self._recompute_mask()
 
@@ -314,16 +327,50 @@ class MaskEditor(EmbeddableWidget):
         mask = torch.tensor(self.mask)
         return mask_picture(self.shown_tokens(), self.mask, look_ahead_weights(mask).tolist())
 
+    @classmethod
+    def golden(cls) -> Iterator[Golden]:
+        for family, n, options in _golden_families():
+            mask = family_mask(family, n, **options)
+            yield Golden("maskFor", [family, n, options], mask)
+        generator = torch.Generator().manual_seed(8)
+        repeated = ["the", "dog", "saw", "the", "dog", "saw", "the", "cat"]  # the past helps here
+        texts = (list(LECTURE_SENTENCE), repeated, ["a", "a"], [f"w{i}" for i in range(16)])
+        for tokens in texts:
+            n = len(tokens)
+            every = torch.ones(n, n, dtype=torch.bool)
+            scattered = [torch.rand(n, n, generator=generator) < p for p in (0.2, 0.5, 0.8)]
+            shapes = [every.tril(diagonal) for diagonal in (n, 0, 1, -1)]
+            scores = look_ahead_scores(n)
+            yield Golden("lookAheadScores", [n], scores)
+            for mask in (*shapes, every.triu(), ~every, *scattered):
+                scored = torch.arange(n) < n - 1
+                if n > 4:
+                    scored[1] = False
+                yield Golden("softmaxRows", [scores, mask], look_ahead_weights(mask))
+                yield Golden(
+                    "softmaxRows", [1e4 * scores, mask], masked_softmax(1e4 * scores, mask)
+                )
+                losses = leak_losses(tokens, mask, scored)._asdict()
+                yield Golden("leakLosses", [tokens, mask, scored], losses)
+
+
+def _golden_families() -> Iterator[tuple[str, int, dict[str, Any]]]:
+    for n in (2, 5, 9):
+        yield from (("none", n, {}), ("causal", n, {}))
+        for window in (1, 2, n, n + 3):
+            yield "sliding window", n, {"window": window}
+        for length in (0, 1, n):
+            yield "prefix", n, {"prefix_length": length}
+        for causal in (True, False):
+            for n_real, side in itertools.product((1, n - 1, n), ("left", "right")):
+                yield "padding", n, {"n_real": n_real, "padding_side": side, "causal": causal}
+            ids = [7 * (i % 3 == 0) for i in range(n)]
+            yield "packed documents", n, {"documents": ids, "causal": causal}
+
 
 def _halves(n: int) -> list[int]:
     """Two documents side by side."""
     return [0] * (n // 2) + [1] * (n - n // 2)
-
-
-def _within(name: str, value: int, low: int, high: int) -> int:
-    if not low <= value <= high:
-        raise StateError(f"{name} must lie in {low}..{high}, got {value}")
-    return value
 
 
 def _as_cells(value: Any, n: int, expectation: str) -> list[list[bool]]:

@@ -44,7 +44,7 @@ export function score(q, k, m, n, base = 10000) {
 // --- the figure ---------------------------------------------------------------------------------
 
 const FARTHEST = 1e6;
-const CASES = {
+const PRESETS = {
   lecture: ["L1: base 10 000, eight dimensions", { d: 8, base: 10000, position: 12, key_position: 4, shift: 0, vectors: "aligned", span: 64 }],
   same: ["Same position: nothing is turned apart", { d: 8, base: 10000, position: 7, key_position: 7, shift: 0, vectors: "aligned", span: 64 }],
   shifted: ["Both shifted by 1000", { d: 8, base: 10000, position: 12, key_position: 4, shift: 1000, vectors: "different", span: 64 }],
@@ -54,79 +54,44 @@ const CASES = {
   large: ["Base 500 000: slower pairs for longer texts", { d: 16, base: 500000, position: 200, key_position: 20, shift: 0, vectors: "aligned", span: 256 }],
   interpolated: ["Position interpolation: positions 12 and 4, halved", { d: 8, base: 10000, position: 6, key_position: 2, shift: 0, vectors: "aligned", span: 64 }],
 };
-const KEYS = ["d", "base", "position", "key_position", "shift", "vectors", "span", "student"];
 const STUDENT_KEYS = ["d", "base", "position", "key_position", "shift", "vectors"];
-const [PLOT_HEIGHT, MARGIN] = [190, 40]; // CSS pixels; the width follows the page
 const POINTS = 321;
 
-function render({ model, el }) {
-  const stage = makeStage(el, CSS, "RoPE angles: a dial per pair of dimensions and the score of a query and a key");
-  const binding = bindModel(model, KEYS, draw);
-  const first = JSON.parse(JSON.stringify(binding.state()));
-  delete first.student;
-  const { write } = binding;
+function check({ d, base, position, key_position, shift, vectors, span }) {
+  if (!(d >= 2 && d <= 64 && d % 2 === 0)) return `d is ${d}`;
+  if (!(base >= 1 && base <= 1e9 && span >= 1 && span <= FARTHEST)) return "base or span is out of range";
+  return Math.max(...[position, key_position, shift].map(Math.abs)) <= FARTHEST && ["aligned", "different"].includes(vectors) ? "" : "a position is out of range";
+}
+
+function build(kit) {
+  const { write, state: stateNow } = kit;
   let chosen = 0; // the pair that is highlighted everywhere
   let dials = [];
   let drawnCurve = "";
-  let plotWidth = 560;
-  let scoreRange = [0, 1]; // what the plot's height stands for
+  let explainScore = () => "";
 
   // Controls
-  const cases = makeSelect({ label: "Start from a case", options: [["", "choose …"], ...Object.entries(CASES).map(([key, [text]]) => [key, text])],
-    change: (key) => { if (key) write(CASES[key][1]); } });
-  const position = makeSlider({ label: "Query position m", min: 0, max: 256, free: true, change: (v) => write({ position: near(v) }) });
-  const keyPosition = makeSlider({ label: "Key position n", min: 0, max: 256, free: true, change: (v) => write({ key_position: near(v) }) });
-  const base = makeSlider({ label: "Base Θ", min: 10, max: 1e6, scale: "log", free: true, change: (v) => write({ base: Math.min(1e9, Math.max(1, v)) }) });
+  const position = makeSlider({ label: "Query position m", q: "m", min: 0, max: 256, free: true, change: (v) => write({ position: near(v) }) });
+  const keyPosition = makeSlider({ label: "Key position n", q: "n", min: 0, max: 256, free: true, change: (v) => write({ key_position: near(v) }) });
+  const base = makeSlider({ label: "Base Θ", q: "theta", min: 10, max: 1e6, scale: "log", step: 0.01, free: true, change: (v) => write({ base: Math.min(1e9, Math.max(1, v)) }) });
   const dimensions = makeSlider({ label: "Dimensions d", min: 2, max: 32, step: 2, change: (v) => write({ d: v - (v % 2) }) });
   const shift = makeSlider({ label: "Shift both positions by s", min: 0, max: 1000, free: true, change: (v) => write({ shift: near(v) }) });
   const vectors = makeSegments({ label: "Query and key", options: [["aligned", "equal"], ["different", "different"]], change: (v) => write({ vectors: v }) });
   const span = makeSelect({ label: "Distances drawn", options: ["16", "64", "256", "1024"].map((v) => [v, `−${v} to ${v}`]), change: (v) => write({ span: Number(v) }) });
-  const reset = make("button", { type: "button", click: () => write(first) }, "Reset");
 
   // Parts
-  const story = make("p", { class: "llmr-story" });
-  const errorBox = make("p", { class: "llmr-error", role: "alert", hidden: true });
   const studentNote = make("p", { class: "llmr-student", hidden: true });
   const dialPlace = make("div", { class: "llmr-dials", role: "group", "aria-label": "A dial per pair of dimensions" });
-  const proof = ["before", "after"].map(() => ({ where: make("span"), value: make("output") }));
+  const proof = ["before", "after"].map((_, i) => ({ where: make("span"), value: kit.explain(make("output"), () => explainScore(i)) }));
   const difference = make("output");
   const studentProof = make("p", { class: "llmr-small", hidden: true });
-  const numbers = makeTable("Every pair", ["pair k", "θ per position", "full turn after", "query angle", "key angle", "part of the score"]);
-  const allNumbers = make("details", { toggle: draw }, make("summary", {}, "All numbers"), numbers.node);
-  const plot = makePlot();
+  let rows = [];
+  const numbers = kit.numbers("Every pair", ["pair k", ["θ per position", "theta"], "full turn after", ["query angle", "m"], ["key angle", "n"], ["part of the score", "score"]], () => [rows, { here: chosen }]);
+  const plot = kit.plot({ label: "Score against relative distance", height: 220, redraw: kit.redraw,
+    point: (distance) => write({ position: near(stateNow().key_position + Math.round(distance)) }) });
   const plotNote = make("p", { class: "llmr-small" });
-  const studentLegend = make("span", { hidden: true }, "× your function");
-
-  stage.root.append(
-    story, errorBox,
-    make("div", { class: "llmr-controls" }, make("div", { class: "llmr-start" }, cases.node, reset), dimensions.node, position.node, keyPosition.node, base.node),
-    make("p", { class: "llmr-legend" },
-      make("span", {}, make("i", { class: "llmr-line llmr-query", "aria-hidden": "true" }), "query, turned by (m + s)·θ"),
-      make("span", {}, make("i", { class: "llmr-line llmr-key", "aria-hidden": "true" }), "key, turned by (n + s)·θ"), studentLegend,
-      make("span", {}, "Drag a dial to move the query.")),
-    dialPlace, studentNote,
-    make("div", { class: "llmr-columns" },
-      make("div", {}, make("div", { class: "llmr-plot-head" }, make("h3", { class: "llmr-heading" }, "Score against relative distance m − n"), make("div", { class: "llmr-plot-controls" }, vectors.node, span.node)), plot.node, plotNote),
-      make("div", { class: "llmr-proof" }, make("h3", { class: "llmr-heading" }, "Only the difference matters"), shift.node,
-        make("dl", {}, ...proof.flatMap(({ where, value }) => [make("dt", {}, where), make("dd", {}, value)]), make("dt", {}, "difference"), make("dd", {}, difference)),
-        studentProof)),
-    allNumbers,
-  );
-
-  function makePlot() {
-    const [axis, marks, pairCurve, curve, guide, dot] = [makeSvg("path", { class: "llmr-axis" }), makeSvg("g", { class: "llmr-marks" }),
-      makeSvg("path", { class: "llmr-pair-curve" }), makeSvg("path", { class: "llmr-curve" }), makeSvg("path", { class: "llmr-guide" }), makeSvg("circle", { r: 6, class: "llmr-dot" })];
-    const svg = makeSvg("svg", { role: "img", class: "llmr-plot",
-      pointerdown: (event) => { svg.setPointerCapture(event.pointerId); follow(event); },
-      pointermove: (event) => { if (event.buttons & 1) follow(event); } }, axis, marks, pairCurve, curve, guide, dot);
-    const follow = (event) => {
-      const state = binding.state();
-      const box = svg.getBoundingClientRect();
-      const distance = Math.round(((event.clientX - box.left - MARGIN) / (plotWidth - MARGIN - 10)) * 2 * state.span - state.span);
-      write({ position: near(state.key_position + Math.max(-state.span, Math.min(state.span, distance))) });
-    };
-    return { node: svg, axis, marks, pairCurve, curve, guide, dot };
-  }
+  const legend = makeLegend([0, "query, turned by (m + s)·θ", "m"], [1, "key, turned by (n + s)·θ", "n"], ["", "× your function"], ["", "Drag a dial to move the query."]);
+  const studentLegend = legend.children[2];
 
   function buildDials(count) {
     dials = Array.from({ length: count }, (_, k) => {
@@ -148,11 +113,11 @@ function render({ model, el }) {
       furnish(face, {
         pointerdown: (event) => {
           face.setPointerCapture(event.pointerId);
-          grip = { angle: angleOf(event), position: binding.state().position };
+          grip = { angle: angleOf(event), position: stateNow().position };
         },
         pointermove: (event) => {
           if (!grip) return;
-          const { d, base } = binding.state();
+          const { d, base } = stateNow();
           const angle = angleOf(event);
           const step = Math.atan2(Math.sin(angle - grip.angle), Math.cos(angle - grip.angle));
           grip = { angle, position: near(grip.position + step / ropeFrequencies(d, base)[k]) };
@@ -166,7 +131,7 @@ function render({ model, el }) {
         keydown: (event) => {
           const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10 }[event.key];
           if (event.key === "Home") write({ position: 0 });
-          else if (step) write({ position: near(binding.state().position + step) });
+          else if (step) write({ position: near(stateNow().position + step) });
           else return;
           event.preventDefault();
         },
@@ -191,11 +156,10 @@ function render({ model, el }) {
   function choose(k) {
     if (k === chosen) return;
     chosen = k;
-    draw();
+    kit.redraw();
   }
 
-  function draw() {
-    const state = binding.state();
+  function draw(state) {
     const { d, base: theta0, position: m, key_position: n, shift: s } = state;
     const pairs = d / 2;
     if (dials.length !== pairs) buildDials(pairs);
@@ -209,7 +173,7 @@ function render({ model, el }) {
     const [before, after] = [score(q, k, m, n, theta0), dot(query, key)];
     const lengths = frequencies.flatMap((_, p) => [Math.hypot(query[2 * p], query[2 * p + 1]), Math.hypot(key[2 * p], key[2 * p + 1])]);
     const scale = 40 / Math.max(...lengths);
-    const parts = frequencies.map((_, p) => query[2 * p] * key[2 * p] + query[2 * p + 1] * key[2 * p + 1]);
+    const parts = pairParts(query, key);
     const student = studentFor(state);
 
     dials.forEach((dial, p) => {
@@ -238,15 +202,11 @@ function render({ model, el }) {
     say(proof[1].value, digits(after, 8));
     say(difference, before === after ? "0" : compact(after - before));
 
-    const text = tellStory({ m, n, s, before, after, wavelengths });
-    say(story, text);
-    stage.announce(text);
+    const partsBefore = pairParts(rotate(q, ropeAngles([m], d, theta0)[0]), rotate(k, ropeAngles([n], d, theta0)[0]));
+    explainScore = (i) => `q · k at ${plain(m + i * s)} and ${plain(n + i * s)}, pair by pair:\n${(i ? parts : partsBefore).map((part) => signed(part, 4)).join(" + ")} = ${digits(i ? after : before, 4)}`;
     drawStudent(state, student);
-    if (allNumbers.open) numbers.update(frequencies.map((theta, p) => [p, theta.toPrecision(6), `${compact(wavelengths[p])} positions`,
-      `${digits(queryAngles[p], 4)} rad`, `${digits(keyAngles[p], 4)} rad`, digits(parts[p], 6)]));
-    [...numbers.node.querySelector("tbody").rows].forEach((line, p) => put(line, "data-here", p === chosen));
+    rows = frequencies.map((theta, p) => [p, theta.toPrecision(6), `${compact(wavelengths[p])} positions`, `${digits(queryAngles[p], 4)} rad`, `${digits(keyAngles[p], 4)} rad`, digits(parts[p], 6)]);
 
-    cases.update(Object.entries(CASES).find(([, [, patch]]) => Object.entries(patch).every(([key, value]) => state[key] === value))?.[0] ?? "");
     position.update(m, { max: Math.max(256, m) });
     keyPosition.update(n, { max: Math.max(256, n) });
     base.update(theta0);
@@ -254,48 +214,31 @@ function render({ model, el }) {
     shift.update(s, { max: Math.max(1000, s) });
     vectors.update(state.vectors);
     span.update(String(state.span));
+    const error = state.student?.error ?? "";
+    return { story: tellStory({ m, n, s, before, after, wavelengths }), error: error && `Your function stopped. ${error}\nThe dials show the reference.` };
   }
 
-  function drawPlot(state, q, k, frequencies, distance, now) {
-    const { span: reach } = state;
-    const x = (delta) => MARGIN + ((delta + reach) / (2 * reach)) * (plotWidth - MARGIN - 10);
-    const y = (value) => 10 + ((scoreRange[1] - value) / (scoreRange[1] - scoreRange[0])) * (PLOT_HEIGHT - 18);
-    const shape = JSON.stringify([state.d, state.base, state.vectors, reach, chosen, plotWidth]);
-    if (shape !== drawnCurve) {
+  function drawPlot({ d, base, vectors, span: reach }, q, k, frequencies, distance, now) {
+    const shape = JSON.stringify([d, base, vectors, reach, chosen, plot.width]);
+    if (shape !== drawnCurve) { // the curves stay while positions move
       drawnCurve = shape;
-      drawCurves({ q, k, frequencies, reach, x, y });
+      const amplitude = frequencies.map((_, p) => Math.hypot(q[2 * p], q[2 * p + 1]) * Math.hypot(k[2 * p], k[2 * p + 1]));
+      const phase = frequencies.map((_, p) => Math.atan2(q[2 * p + 1], q[2 * p]) - Math.atan2(k[2 * p + 1], k[2 * p]));
+      const part = (p, delta) => amplitude[p] * Math.cos(delta * frequencies[p] + phase[p]);
+      const deltas = Array.from({ length: POINTS }, (_, i) => -reach + (2 * reach * i) / (POINTS - 1));
+      const whole = deltas.map((delta) => frequencies.reduce((sum, _, p) => sum + part(p, delta), 0));
+      const single = deltas.map((delta) => part(chosen, delta));
+      let [from, to] = [Math.min(0, ...whole, ...single), Math.max(0, ...whole, ...single)];
+      if (to - from < 1e-9) [from, to] = [-1, 1];
+      const heights = [to, 0, from].filter((value) => value === 0 || Math.abs(value) > 0.08 * (to - from));
+      plot.axes({ x: { from: -reach, to: reach, ticks: [[-reach, `−${reach}`], [0, "0"], [reach, String(reach)]], label: "relative distance m − n" }, y: { from, to, ticks: heights.map((value) => [value, digits(value, value ? 1 : 0)]) } });
+      plot.lines([{ points: deltas.map((x, i) => [x, whole[i]]), series: 5, q: "score" }, { points: deltas.map((x, i) => [x, single[i]]), series: 6, thin: true }]);
+      say(plotNote, `Thick line: the score. Dotted line: pair ${chosen} alone. Right of 0 the key stands earlier than the query.`);
     }
     const inside = Math.abs(distance) <= reach;
-    put(plot.dot, "visibility", inside ? "visible" : "hidden");
-    put(plot.guide, "visibility", inside ? "visible" : "hidden");
-    if (inside) {
-      put(plot.dot, "cx", x(distance).toFixed(1));
-      put(plot.dot, "cy", y(now).toFixed(1));
-      put(plot.guide, "d", `M${x(distance).toFixed(1)} ${y(now).toFixed(1)}V${PLOT_HEIGHT}`);
-    }
-    put(plot.node, "aria-label", `Score against relative distance from −${reach} to ${reach}. At distance ${plain(distance)} the score is ${digits(now, 4)}${inside ? "" : ", outside the drawn range"}.`);
-  }
-
-  /** The parts that stay while positions move: both curves, the axes and their letters. */
-  function drawCurves({ q, k, frequencies, reach, x, y }) {
-    const amplitude = frequencies.map((_, p) => Math.hypot(q[2 * p], q[2 * p + 1]) * Math.hypot(k[2 * p], k[2 * p + 1]));
-    const phase = frequencies.map((_, p) => Math.atan2(q[2 * p + 1], q[2 * p]) - Math.atan2(k[2 * p + 1], k[2 * p]));
-    const part = (p, delta) => amplitude[p] * Math.cos(delta * frequencies[p] + phase[p]);
-    const deltas = Array.from({ length: POINTS }, (_, i) => -reach + (2 * reach * i) / (POINTS - 1));
-    const whole = deltas.map((delta) => frequencies.reduce((sum, _, p) => sum + part(p, delta), 0));
-    const single = deltas.map((delta) => part(chosen, delta));
-    scoreRange = [Math.min(0, ...whole, ...single), Math.max(0, ...whole, ...single)];
-    if (scoreRange[1] - scoreRange[0] < 1e-9) scoreRange = [-1, 1];
-    const path = (values) => values.map((value, i) => `${i ? "L" : "M"}${x(deltas[i]).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    put(plot.curve, "d", path(whole));
-    put(plot.pairCurve, "d", path(single));
-    put(plot.axis, "d", `M${MARGIN} ${y(0).toFixed(1)}H${plotWidth - 10}M${x(0).toFixed(1)} 4V${PLOT_HEIGHT}`);
-    const label = (tx, ty, anchor, text) => makeSvg("text", { x: tx, y: ty, "text-anchor": anchor }, text);
-    const heights = [scoreRange[1], 0, scoreRange[0]].filter((value, i) => i === 1 || Math.abs(y(value) - y(0)) > 14);
-    plot.marks.replaceChildren(
-      ...heights.map((value) => label(MARGIN - 6, y(value) + 4, "end", digits(value, value ? 1 : 0))),
-      label(MARGIN, PLOT_HEIGHT + 18, "start", `−${reach}`), label(x(0), PLOT_HEIGHT + 18, "middle", "0"), label(plotWidth - 10, PLOT_HEIGHT + 18, "end", String(reach)));
-    say(plotNote, `Thick line: the score. Thin line: pair ${chosen} alone. Right of 0 the key stands earlier than the query.`);
+    plot.dots(inside ? [{ x: distance, y: now, r: 6, q: "score" }] : []);
+    plot.rules(inside ? [{ x: distance }] : []);
+    plot.describe(`Score against relative distance from −${reach} to ${reach}. At distance ${plain(distance)} the score is ${digits(now, 4)}${inside ? "" : ", outside the drawn range"}.`);
   }
 
   /** The student's answer, if it is about the state on the screen. */
@@ -306,11 +249,8 @@ function render({ model, el }) {
 
   function drawStudent(state, student) {
     const asked = Boolean(state.student?.state);
-    const error = state.student?.error ?? "";
-    say(errorBox, error ? `Your function stopped. ${error}\nThe dials show the reference.` : "");
-    errorBox.hidden = !error;
     studentLegend.hidden = !asked;
-    studentNote.hidden = studentProof.hidden = !asked || Boolean(error);
+    studentNote.hidden = studentProof.hidden = !asked || Boolean(state.student.error);
     if (studentNote.hidden) return;
     const wrong = student?.differs.flatMap((differs, p) => (differs ? [`pair ${p}`] : [])) ?? [];
     say(studentNote, !student ? "Your function has not been asked about this state yet: Python answers in JupyterLab only."
@@ -318,21 +258,24 @@ function render({ model, el }) {
     say(studentProof, student ? `Your scores: ${digits(student.score, 5)} before and ${digits(student.shifted_score, 5)} after the shift.` : "");
   }
 
-  const sizeObserver = new ResizeObserver(() => {
-    const width = Math.round(plot.node.clientWidth);
-    if (!width || width === plotWidth) return;
-    plotWidth = width;
-    put(plot.node, "viewBox", `0 0 ${width} ${PLOT_HEIGHT + 24}`);
-    draw();
-  });
-  put(plot.node, "viewBox", `0 0 ${plotWidth} ${PLOT_HEIGHT + 24}`);
-  draw();
-  sizeObserver.observe(plot.node);
-  return () => { sizeObserver.disconnect(); binding.dispose(); stage.dispose(); };
+  return {
+    controls: [dimensions, position, keyPosition, base].map((control) => control.node),
+    body: [legend, dialPlace, studentNote,
+      make("div", { class: "llmr-columns" },
+        make("div", {}, make("div", { class: "llmr-plot-head" }, make("h3", { class: "llmr-heading" }, "Score against relative distance m − n"), vectors.node, span.node), plot.node, plotNote),
+        make("div", { class: "llmr-proof" }, make("h3", { class: "llmr-heading" }, "Only the difference matters"),
+          makeFormula("The score is a sum over pairs k of the query pair, turned by m minus n times theta k, dotted with the key pair",
+            term("score", "score"), " = Σ", sub(italic("k")), " (", italic("R"), "((", term("m", italic("m")), " − ", term("n", italic("n")), ")", term("theta", "θ", sub(italic("k"))), ") ", italic("q"), sub(italic("k")), ") · ", italic("k"), sub(italic("k"))),
+          shift.node,
+          make("dl", {}, ...proof.flatMap(({ where, value }) => [make("dt", {}, where), make("dd", {}, value)]), make("dt", {}, "difference"), make("dd", {}, difference)),
+          studentProof, makeCode("The reference: llmr_ref.rope", stateNow().code))),
+      numbers],
+    draw,
+  };
 }
 
+const pairParts = (a, b) => Array.from({ length: a.length / 2 }, (_, p) => a[2 * p] * b[2 * p] + a[2 * p + 1] * b[2 * p + 1]);
 const near = (position) => Math.max(-FARTHEST, Math.min(FARTHEST, position));
-const plain = (x) => String(Number(x.toPrecision(9))).replace("-", "−");
 const cross = (x, y) => `M${(x - 5).toFixed(2)} ${(y - 5).toFixed(2)}l10 10m0 -10l-10 10`;
 
 /** The arc from the key's hand to the query's, the short way round. */
@@ -354,11 +297,7 @@ function tellStory({ m, n, s, before, after, wavelengths }) {
 }
 
 const CSS = `
-.llmr-story{margin-bottom:1rem!important}
-.llmr-legend{display:flex;flex-wrap:wrap;gap:.35rem 1.25rem;font-size:.8125rem;color:var(--muted);margin-bottom:.75rem!important}
-.llmr-legend>span{display:inline-flex;gap:.45rem;align-items:center}
-.llmr-line{width:1.5rem;border-top:3px solid var(--blue)}
-.llmr-line.llmr-key{border-top:3px dashed var(--orange)}
+.llmr-legend{margin-bottom:.75rem!important}
 .llmr-dials{display:grid;grid-template-columns:repeat(auto-fit,minmax(7.25rem,1fr));gap:.5rem;max-height:28rem;overflow-y:auto;padding:3px;margin-bottom:1rem}
 .llmr-dial{display:grid;justify-items:center;align-content:start;gap:.2rem;padding:.4rem;border:1px solid transparent;border-radius:6px;user-select:none}
 .llmr-dial[data-here=true]{background:var(--soft)}
@@ -367,7 +306,7 @@ const CSS = `
 .llmr-caption{display:grid;justify-items:center;font-size:.75rem;line-height:1.35;color:var(--muted)}
 .llmr-caption b{color:var(--ink);font-weight:600}
 .llmr-differs{color:var(--orange);font-weight:600}
-.llmr-root path{fill:none}
+.llmr-dial path{fill:none}
 .llmr-face{fill:var(--surface);stroke:var(--line);stroke-width:1.5}
 .llmr-ticks{stroke:var(--line);stroke-width:1.5}
 .llmr-hub{fill:var(--ink)}
@@ -377,23 +316,15 @@ const CSS = `
 .llmr-key circle{fill:var(--surface);stroke:var(--orange);stroke-width:2}
 path.llmr-arc{stroke:var(--muted);stroke-width:1.5}
 path.llmr-yours{stroke:var(--ink);stroke-width:1.75}
-.llmr-columns{display:grid;gap:1.25rem 2rem;grid-template-columns:minmax(0,1fr)}
-@container (min-width:640px){.llmr-columns{grid-template-columns:minmax(0,1.5fr) minmax(0,1fr)}}
-.llmr-plot-head{display:flex;flex-wrap:wrap;gap:.5rem 1rem;justify-content:space-between;align-items:end}
+.llmr-plot-head{display:flex;flex-wrap:wrap;gap:.5rem 1.5rem;align-items:end}
 .llmr-plot-head .llmr-heading{margin:0;width:100%}
-.llmr-plot-controls{display:flex;flex-wrap:wrap;gap:.5rem 1.5rem;align-items:end}
-.llmr-plot{display:block;width:100%;height:auto;margin-top:.5rem;cursor:crosshair;touch-action:pan-y}
-.llmr-plot text{fill:var(--muted);font-size:12px}
-path.llmr-axis{stroke:var(--line)}
-path.llmr-curve{stroke:var(--ink);stroke-width:2}
-path.llmr-pair-curve{stroke:var(--muted);stroke-width:1}
-path.llmr-guide{stroke:var(--blue);stroke-dasharray:3 3}
-.llmr-dot{fill:var(--blue);stroke:var(--surface);stroke-width:2}
-.llmr-proof dl{display:grid;grid-template-columns:1fr auto;gap:.3rem 1rem;margin:.75rem 0 .25rem;font-size:.875rem}
+.llmr-proof dl{display:grid;grid-template-columns:1fr auto;gap:.3rem 1rem;margin:0;font-size:.875rem}
 .llmr-proof dt{color:var(--muted)}
 .llmr-proof dd{margin:0;text-align:right;font-weight:600}
 .llmr-student{margin-bottom:1.25rem!important;font-weight:600;font-size:.875rem}
-.llmr-data tr[data-here=true]{background:var(--soft)}
 `;
 
-export default { render };
+export default defineWidget({
+  label: "RoPE angles: a dial per pair of dimensions and the score of a query and a key",
+  css: CSS, keys: [...STUDENT_KEYS, "span"], given: ["student", "code"], presets: PRESETS, check, build,
+});

@@ -5,10 +5,9 @@
 >>> RopeAngles(rotary=my_apply_rope)  # a student's function over the reference
 """
 
-import contextlib
-import io
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,10 +15,21 @@ import traitlets
 from jaxtyping import Float
 from torch import Tensor
 
-from llmr_ref.rope import apply_rope, rope_angles, rope_wavelengths
-from llmr_ref.widgets.embed import EmbeddableWidget, StateError, module_source
+from llmr_ref.rope import apply_rope, rope_angles, rope_frequencies, rope_wavelengths
+from llmr_ref.widgets.embed import (
+    EmbeddableWidget,
+    Golden,
+    StateError,
+    ask,
+    code_lines,
+    module_source,
+)
 from llmr_ref.widgets.still import rope_picture
 
+CODE = [
+    *code_lines(rope_frequencies, begin="return", theta="return"),
+    *code_lines(apply_rope, begin="angles =", m="angles ="),
+]
 MOST_DIMENSIONS = 64
 FARTHEST_POSITION = 1_000_000.0
 
@@ -59,6 +69,7 @@ class RopeAngles(EmbeddableWidget):
     vectors = traitlets.Enum(("aligned", "different"), "aligned").tag(sync=True)
     span = traitlets.Int(64).tag(sync=True)
     student = traitlets.Dict().tag(sync=True)
+    code = traitlets.List(CODE).tag(sync=True)
 
     def __init__(
         self,
@@ -124,20 +135,15 @@ class RopeAngles(EmbeddableWidget):
         state = {name: getattr(self, name) for name in names}
         if self.student.get("state") == state:  # several traits changed at once: one question
             return
-        answer: dict[str, Any] = {"state": state, "error": ""}
-        try:
-            answer |= self._student_vectors()
-        except Exception as error:
-            answer["error"] = f"{type(error).__name__}: {error}"
-        self.student = answer
+        vectors, error = ask(self._student_vectors)
+        self.student = {"state": state, "error": error, **(vectors or {})}
 
     def _student_vectors(self) -> dict[str, Any]:
         positions = self._positions()
         x = torch.stack(example_vectors(self.d, self.vectors) * 2).float()  # (4, d)
         expected = apply_rope(x, positions, self.base)
         assert self._rotary is not None
-        with contextlib.redirect_stdout(io.StringIO()):
-            turned = torch.as_tensor(self._rotary(x.clone(), positions.clone(), self.base))
+        turned = torch.as_tensor(self._rotary(x.clone(), positions.clone(), self.base))
         if turned.shape != x.shape:
             raise ValueError(
                 f"your function must return the shape of x, {tuple(x.shape)}, got {tuple(turned.shape)}"
@@ -197,3 +203,18 @@ class RopeAngles(EmbeddableWidget):
             distance=self.position - self.key_position,
             score=self.scores()[1],
         )
+
+    @classmethod
+    def golden(cls) -> Iterator[Golden]:
+        where = [0, 1, 2.5, -7, 63, 255, 4096.25, 123456.75, 1e6]
+        positions = torch.tensor(where, dtype=torch.float64)
+        for d, base in itertools.product((2, 4, 6, 8, 16, 32, 64), (1.5, 20, 10_000.0, 5e5, 1e8)):
+            q, k = example_vectors(d, "different")
+            yield Golden("exampleVectors", [d, "different"], {"q": q, "k": k})
+            yield Golden("ropeAngles", [where, d, base], rope_angles(positions, d, base))
+            yield Golden("ropeWavelengths", [d, base], rope_wavelengths(d, base))
+            for position in where:
+                at = torch.tensor([position, 3.25], dtype=torch.float64)
+                turned = apply_rope(torch.stack((q, k)), at, base)
+                yield Golden("rotate", [q, rope_angles(at, d, base)[0]], turned[0])
+                yield Golden("score", [q, k, position, 3.25, base], turned[0] @ turned[1])

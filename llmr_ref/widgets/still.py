@@ -4,9 +4,133 @@ Lines and letters take the page's own ink (currentColor), so that they read in l
 """
 
 import math
+from collections.abc import Sequence
 
 QUERY, KEY = "#0072b2", "#c2410c"
+SERIES = (QUERY, KEY, "#009e73", "#b05a95", "#a58500")  # read on white and on black
+_DASHES = ("", "5 3", "9 3", "2 3", "9 3 2 3")
 _FONT = 'font-family="system-ui, sans-serif" fill="currentColor"'
+
+
+def bars_picture(
+    label: str,
+    rows: Sequence[tuple[str, float, str]],
+    *,
+    ghosts: Sequence[float] = (),
+    off: Sequence[bool] = (),
+) -> str:
+    """Horizontal bars (label, value >= 0, text), outlined at `ghosts`; those that are `off` are hollow."""
+    left, right, step, width = 110, 70, 26, 520
+    longest = max([*(value for _, value, _ in rows), *ghosts]) or 1.0
+    parts = []
+    for i, (name, value, text) in enumerate(rows):
+        y, length = i * step + 6, value / longest * (width - left - right)
+        hollow = bool(off) and off[i]
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end" font-size="12">{_text(name)}</text>'
+            f'<rect x="{left}" y="{y}" width="{max(length, 0.5):.1f}" height="16" '
+            + ('fill="none" stroke="currentColor" ' if hollow else f'fill="{QUERY}" ')
+            + f'/><text x="{width - 4}" y="{y + 13}" text-anchor="end" font-size="12">{_text(text)}</text>'
+        )
+        if ghosts:
+            end = left + ghosts[i] / longest * (width - left - right)
+            parts.append(
+                f'<path d="M{left} {y - 2}H{end:.1f}V{y + 18}H{left}" fill="none" stroke="currentColor"/>'
+            )
+    return _svg(width, len(rows) * step + 10, label, parts)
+
+
+def lines_picture(
+    label: str,
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    *,
+    x_label: str = "",
+    y_label: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+) -> str:
+    """Curves (name, xs, ys) in one frame, with their names below, each in a colour and dash of its own."""
+    width, height, left, top = 520, 240, 56, 24
+
+    def scale(values: list[float], log: bool, start: float, end: float) -> tuple[float, ...]:
+        low, high = min(values), max(values)
+        if log:
+            low, high = math.log(low), math.log(high)
+        return low, (end - start) / ((high - low) or 1.0), start
+
+    def place(value: float, log: bool, how: tuple[float, ...]) -> float:
+        return how[2] + ((math.log(value) if log else value) - how[0]) * how[1]
+
+    all_x = [x for _, xs, _ in series for x in xs]
+    all_y = [y for _, _, ys in series for y in ys]
+    across = scale(all_x, log_x, left, width - 12)
+    down = scale(all_y, log_y, top + height, top)
+    parts = [
+        f'<path d="M{left} {top}V{top + height}H{width - 12}" fill="none" stroke="currentColor"/>'
+        f'<text x="{left}" y="{top - 10}" font-size="11">{_text(y_label)}</text>'
+        f'<text x="{width - 12}" y="{top + height + 32}" text-anchor="end" font-size="11">'
+        f"{_text(x_label)}</text>"
+    ]
+    for value in sorted({min(all_x), max(all_x)}):
+        parts.append(
+            f'<text x="{place(value, log_x, across):.1f}" y="{top + height + 16}" '
+            f'text-anchor="middle" font-size="11">{value:g}</text>'
+        )
+    for value in sorted({min(all_y), max(all_y)}):
+        parts.append(
+            f'<text x="{left - 6}" y="{place(value, log_y, down) + 4:.1f}" text-anchor="end" '
+            f'font-size="11">{value:.3g}</text>'
+        )
+    foot = top + height + 52
+    for i, (name, xs, ys) in enumerate(series):
+        style = (
+            f'fill="none" stroke="{SERIES[i % 5]}" stroke-width="2" '
+            f'stroke-dasharray="{_DASHES[i % 5]}"'
+        )
+        points = " ".join(
+            f"{place(x, log_x, across):.1f},{place(y, log_y, down):.1f}"
+            for x, y in zip(xs, ys, strict=True)
+        )
+        y = foot + 16 * i
+        parts.append(
+            f'<polyline points="{points}" {style}/><path d="M{left} {y}h28" {style}/>'
+            f'<text x="{left + 36}" y="{y + 4}" font-size="11">{_text(name)}</text>'
+        )
+    return _svg(width, foot + 16 * len(series), label, parts)
+
+
+def heatmap_picture(
+    label: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    *,
+    places: int = 2,
+) -> str:
+    """A table of numbers: the larger the size, the fuller the colour; negative ones in orange."""
+    cell, left, top = 44, 76, 26
+    largest = max(abs(v) for row in values for v in row) or 1.0
+    parts = [
+        f'<text x="{left + (c + 0.5) * cell:g}" y="{top - 8}" text-anchor="middle" '
+        f'font-size="12">{_text(name)}</text>'
+        for c, name in enumerate(columns)
+    ]
+    for r, name in enumerate(rows):
+        y = top + r * cell
+        parts.append(
+            f'<text x="{left - 8}" y="{y + cell / 2 + 4:g}" text-anchor="end" font-size="12">'
+            f"{_text(name)}</text>"
+        )
+        for c, value in enumerate(values[r]):
+            x = left + c * cell
+            parts.append(
+                f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" stroke="currentColor" '
+                f'stroke-opacity=".3" fill="{QUERY if value >= 0 else KEY}" '
+                f'fill-opacity="{0.05 + 0.5 * abs(value) / largest:.3f}"/>'
+                f'<text x="{x + cell / 2:g}" y="{y + cell / 2 + 4:g}" text-anchor="middle" '
+                f'font-size="12">{value:.{places}f}</text>'
+            )
+    return _svg(left + len(columns) * cell + 8, top + len(rows) * cell + 8, label, parts)
 
 
 def mask_picture(tokens: list[str], mask: list[list[bool]], weights: list[list[float]]) -> str:
@@ -114,7 +238,7 @@ def rope_picture(
 
 def _svg(width: float, height: float, label: str, parts: list[str]) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{_text(label)}" '
         f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}">'
         f"<g {_FONT}>{''.join(parts)}</g></svg>"
     )

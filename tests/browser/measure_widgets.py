@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-from widget_pages import open_live, write_page
+from widget_pages import WIDGETS, open_live, write_page
 
 from llmr_ref import chromium
-from llmr_ref.widgets import MaskEditor, RopeAngles
+from llmr_ref.widgets import MaskEditor, RopeAngles, SamplingKnobs
 from llmr_ref.widgets.embed import EmbeddableWidget, module_source
 
 STEPS = 300
@@ -36,9 +36,11 @@ STEP = """([label, low, high, steps]) => {
 def measure() -> list[str]:
     """One line per widget and slider."""
     lines = []
-    for name in ("mask_editor", "rope_angles"):
-        source = module_source(name).encode()
-        lines.append(f"{name}: module {len(source) / 1024:.1f} KB, gzip {_gzip_kb(source):.1f} KB")
+    for name, make in WIDGETS.items():
+        source, page = module_source(make.module_name()).encode(), make().html().encode()
+        lines.append(
+            f"{name}: module gzip {_gzip_kb(source):.1f} KB, whole {_gzip_kb(page):.1f} KB"
+        )
     words = [f"word{i}" for i in range(16)]
     cases: list[tuple[EmbeddableWidget, str, str, int, int]] = [
         (MaskEditor(mask="sliding window"), "mask editor, 5 tokens", "Window", 1, 5),
@@ -46,6 +48,18 @@ def measure() -> list[str]:
         (RopeAngles(), "rope angles, d = 8", "Query position m", 0, 256),
         (RopeAngles(d=32), "rope angles, d = 32", "Query position m", 0, 256),
         (RopeAngles(d=32), "rope angles, d = 32", "Base Θ", 1, 6),
+        *(
+            (
+                SamplingKnobs("die", top_p=0.9, n_draws=10_000),
+                "sampling, 50,257 sides",
+                *(label, low, high),
+            )
+            for label, low, high in (
+                ("Temperature T (0: greedy)", 1, 3),
+                ("Top-k (all: off)", 1, 4),
+                ("Repetition penalty (1: off)", 1, 2),
+            )
+        ),
     ]
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = chromium.launch(playwright)
@@ -57,8 +71,7 @@ def measure() -> list[str]:
             busy = sorted(_processor_times(page, label, low, high))
             lines.append(
                 f"{title}, {label}: p95 {clock[int(STEPS * 0.95)]:.1f} ms on the clock, "
-                f"{busy[int(len(busy) * 0.95)]:.1f} ms of processor time; "
-                f"whole embed gzip {_gzip_kb(html.encode()):.1f} KB"
+                f"{busy[int(len(busy) * 0.95)]:.1f} ms of processor time"
             )
             page.close()
         browser.close()

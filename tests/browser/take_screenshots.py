@@ -1,4 +1,4 @@
-"""Take the README's two pictures from the pages that `llmr demo` makes. Run: make screenshots."""
+"""Take the README's pictures and the site's preview from what `llmr demo` makes. Run: make screenshots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from llmr_ref.site_server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "book" / "images"
+PREVIEW = (
+    ROOT / "book" / "_theme" / "static" / "preview.png"
+)  # of the size that social networks show
 
 
 def rope_chapter(page: Page, site: str) -> None:
@@ -40,6 +43,11 @@ def take(site: str) -> None:
             page.screenshot(path=PICTURES / f"{name}.png")
             print(PICTURES / f"{name}.png")
             page.close()
+        page = browser.new_page(viewport={"width": 1200, "height": 630}, color_scheme="light")
+        rope_chapter(page, site)
+        page.wait_for_timeout(500)
+        page.screenshot(path=PREVIEW)
+        print(PREVIEW)
         browser.close()
 
 

@@ -2,14 +2,16 @@
 
 import gzip
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 import yaml
 from playwright.sync_api import expect
+from pypdf import PdfReader
 
-from llmr_ref.book import ROOT
+from llmr_ref.book import ROOT, pages_in_order, print_pdf
 
 CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [
@@ -18,6 +20,7 @@ PAGES = [
         CONTENTS["root"],
         *(chapter["file"] for part in CONTENTS["parts"] for chapter in part["chapters"]),
         "search",
+        "404",
     ]
 ]
 WIDGET_PAGES = ["attention/masking.html", "transformer/rope.html"]
@@ -203,3 +206,55 @@ def test_a_chapter_prints_its_text_and_pictures_only(open_page, book_url):
         )
         answer = page.locator(".predict details > p").first
         assert answer.bounding_box()["height"] > 0
+
+
+def test_a_wrong_address_shows_the_books_own_page_at_any_depth(open_page, book_url):
+    allow = ["404"]
+    with open_page(book_url + "no/such/page.html", allow=allow) as page:
+        assert page.get_by_role("heading", level=1).inner_text() == "There is no such page"
+        page.locator("nav.chapters").get_by_role("link", name="Masking").click()
+        page.wait_for_url("**/book/attention/masking.html")
+
+
+def test_a_term_is_explained_where_it_stands(open_page, book_url):
+    with open_page(book_url + "attention/masking.html") as page:
+        settle(page)
+        term, tooltip = page.locator("a[data-definition]").first, page.get_by_role("tooltip")
+        assert tooltip.count() == 0
+        term.hover()
+        expect(tooltip).to_have_text(term.get_attribute("data-definition"))
+        tooltip.hover()  # it stays while it is read
+        page.wait_for_timeout(400)
+        expect(tooltip).to_be_visible()
+        page.mouse.move(5, 5)
+        expect(tooltip).to_have_count(0)
+        term.focus()
+        expect(term).to_have_accessible_description(term.get_attribute("data-definition"))
+        page.keyboard.press("Escape")
+        expect(tooltip).to_have_count(0)
+
+
+def test_a_notebook_can_be_taken_home(open_page, book_url):
+    with open_page(book_url + "transformer/rope.html") as page:
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download the notebook").click()
+        taken = Path(download.value.path()).read_bytes()
+        assert taken == (ROOT / "book" / "transformer" / "rope.ipynb").read_bytes()
+
+
+def test_the_whole_book_is_printed_into_one_file(book_directory, tmp_path):
+    target = tmp_path / "llmr.pdf"
+    with ThreadPoolExecutor(1) as own_thread:  # this one already holds a browser
+        sheets = own_thread.submit(print_pdf, Path(book_directory), target).result()
+    printed = PdfReader(target)
+    assert len(printed.pages) == sheets > len(PAGES)
+    titles = [entry.title for entry in printed.outline if not isinstance(entry, list)]
+    assert len(titles) == len(pages_in_order()) and "Masking" in titles
+    assert "Rotary position embedding" in "".join(page.extract_text() for page in printed.pages)
+    links = {
+        link.get_object()["/A"]["/URI"]
+        for page in printed.pages
+        for link in page.get("/Annots", [])
+        if "/URI" in link.get_object().get("/A", {})
+    }
+    assert links and not [link for link in links if "127.0.0.1" in link]

@@ -1,7 +1,5 @@
 """The widgets in real Chromium: numbers against torch, every control, every way of being shown."""
 
-import gzip
-import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -12,12 +10,11 @@ from typing import Any
 import pytest
 import torch
 from playwright.sync_api import Locator, Page
-from widget_pages import import_module, open_live, wait_live, write_page
+from widget_pages import connect, open_live, wait_live, write_page
 
 from llmr_ref import rope
-from llmr_ref.attention import masked_softmax
 from llmr_ref.widgets import MaskEditor, RopeAngles
-from llmr_ref.widgets.embed import embed_html, module_source
+from llmr_ref.widgets.embed import embed_html
 from llmr_ref.widgets.leak import (
     best_trust,
     leak_losses,
@@ -56,57 +53,6 @@ def number(text: str) -> float:
 # --- numerics against the reference --------------------------------------------------------------
 
 
-def test_rope_numbers_agree_with_the_reference(watched: Page) -> None:
-    import_module(watched, "rope_angles")
-    positions = [0, 1, 2.5, -7, 63, 255, 4096.25, 123456.75, 1e6]
-    for d, base in itertools.product([2, 4, 6, 8, 16, 32, 64], [1.5, 20, 10_000.0, 5e5, 1e8]):
-        got = watched.evaluate(
-            """([d, base, positions]) => {
-                const m = window.rope_angles;
-                const {q, k} = m.exampleVectors(d, "different");
-                const angles = m.ropeAngles(positions, d, base);
-                return {angles, wavelengths: m.ropeWavelengths(d, base), q, k,
-                        turned: angles.map((a) => m.rotate(q, a)),
-                        scores: positions.map((p) => m.score(q, k, p, 3.25, base))};
-            }""",
-            [d, base, positions],
-        )
-        where = torch.tensor(positions, dtype=torch.float64)
-        q, k = example_vectors(d, "different")
-        turned = rope.apply_rope(q.expand(len(where), -1), where, base)
-        key = rope.apply_rope(k[None], torch.tensor([3.25], dtype=torch.float64), base)[0]
-        close(got["q"], q)
-        close(got["k"], k)
-        close(got["angles"], rope.rope_angles(where, d, base))
-        torch.testing.assert_close(
-            torch.tensor(got["wavelengths"], dtype=torch.float64), rope.rope_wavelengths(d, base)
-        )
-        close(got["turned"], turned)
-        close(got["scores"], turned @ key)
-
-
-def test_family_masks_are_the_reference_masks(watched: Page) -> None:
-    import_module(watched, "mask_editor")
-    cases: list[tuple[str, int, dict[str, Any]]] = []
-    for n in (2, 5, 9):
-        cases += [("none", n, {}), ("causal", n, {})]
-        cases += [("sliding window", n, {"window": w}) for w in (1, 2, n, n + 3)]
-        cases += [("prefix", n, {"prefix_length": p}) for p in (0, 1, n)]
-        for causal in (True, False):
-            cases += [
-                ("padding", n, {"n_real": r, "padding_side": side, "causal": causal})
-                for r, side in itertools.product((1, n - 1, n), ("left", "right"))
-            ]
-            ids = [7 * (i % 3 == 0) for i in range(n)]
-            cases.append(("packed documents", n, {"documents": ids, "causal": causal}))
-    for family, n, options in cases:
-        got = watched.evaluate(
-            "([family, n, options]) => window.mask_editor.maskFor(family, n, options)",
-            [family, n, options],
-        )
-        assert got == family_mask(family, n, **options).tolist(), (family, n, options)
-
-
 def masks_of_all_sorts(n: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(n)
     everything = torch.ones(n, n, dtype=torch.bool)
@@ -128,31 +74,6 @@ TEXTS = (
     ["a", "a"],
     [f"w{i}" for i in range(16)],
 )
-
-
-@pytest.mark.parametrize("tokens", TEXTS, ids=len)
-def test_scores_softmax_and_losses_agree_with_torch(watched: Page, tokens: list[str]) -> None:
-    import_module(watched, "mask_editor")
-    n = len(tokens)
-    for mask in masks_of_all_sorts(n):
-        scored = torch.arange(n) < n - 1
-        if n > 4:
-            scored[1] = False
-        got = watched.evaluate(
-            """([tokens, mask, scored]) => {
-                const m = window.mask_editor;
-                const scores = m.lookAheadScores(tokens.length);
-                return {scores, weights: m.softmaxRows(scores, mask),
-                        losses: m.leakLosses(tokens, mask, scored),
-                        large: m.softmaxRows(scores.map((row) => row.map((s) => 1e4 * s)), mask)};
-            }""",
-            [tokens, mask.tolist(), scored.tolist()],
-        )
-        close(got["scores"], look_ahead_scores(n))
-        close(got["weights"], look_ahead_weights(mask))
-        close(got["large"], masked_softmax(1e4 * look_ahead_scores(n), mask))
-        for name, expected in leak_losses(tokens, mask, scored)._asdict().items():
-            assert got["losses"][name] == pytest.approx(expected, abs=1e-5), (name, mask)
 
 
 def test_the_toy_trust_has_the_lowest_loss() -> None:
@@ -582,7 +503,7 @@ def test_the_curve_is_the_score_at_every_distance(watched: Page, tmp_path: Path)
     page = watched
     rope_page(page, tmp_path, RopeAngles(vectors="different", d=6))
     field(page, "Distances drawn").select_option("16")
-    path = page.locator("path.llmr-curve").get_attribute("d") or ""
+    path = page.locator(".llmr-plot path[data-q=score]").get_attribute("d") or ""
     points = torch.tensor([[float(v) for v in p.split(" ")] for p in re.split("[ML]", path)[1:]])
     q, k = example_vectors(6, "different")
     distances = torch.linspace(-16, 16, len(points), dtype=torch.float64)
@@ -595,41 +516,6 @@ def test_the_curve_is_the_score_at_every_distance(watched: Page, tmp_path: Path)
 
 # --- a live model: the page on one side, the Python widget on the other ------------------------------
 
-LIVE = """async ([name, source, state]) => {
-    const listeners = {};
-    const emit = (keys) => keys.forEach((k) => (listeners["change:" + k] ?? []).forEach((f) => f()));
-    let pending = {};
-    window.receive = (fresh) => {
-        const keys = Object.keys(fresh).filter((k) => JSON.stringify(state[k]) !== JSON.stringify(fresh[k]));
-        keys.forEach((k) => { state[k] = fresh[k]; });
-        emit(keys);
-    };
-    const model = {
-        get: (k) => state[k],
-        set: (k, v) => { state[k] = v; pending[k] = v; emit([k]); },
-        on: (event, f) => (listeners[event] ??= []).push(f),
-        off: (event, f) => { listeners[event] = (listeners[event] ?? []).filter((g) => g !== f); },
-        save_changes: () => {
-            const sent = pending;
-            pending = {};
-            window.toPython(sent).then(window.receive);
-        },
-    };
-    const url = URL.createObjectURL(new Blob([source], {type: "text/javascript"}));
-    const { default: widget } = await import(url);
-    window.cleanUp = await widget.render({ model, el: document.body });
-    window.listening = () => Object.values(listeners).flat().length;
-}"""
-
-
-def connect(page: Page, widget: MaskEditor | RopeAngles, name: str) -> None:
-    def receive(patch: dict[str, Any]) -> dict[str, Any]:
-        widget.set_state(patch)
-        return widget.embedded_state()
-
-    page.expose_function("toPython", receive)
-    page.evaluate(LIVE, [name, module_source(name), widget.embedded_state()])
-
 
 def test_rope_state_and_the_students_answer_travel_both_ways(watched: Page) -> None:
     asked = []
@@ -641,7 +527,7 @@ def test_rope_state_and_the_students_answer_travel_both_ways(watched: Page) -> N
         return rope.apply_rope(x, positions, base / 2)
 
     widget = RopeAngles(rotary=half_base)
-    connect(watched, widget, "rope_angles")
+    connect(watched, widget)
     note = watched.locator(".llmr-student")
     assert "differs from the reference in pair 1, pair 2 and pair 3" in note.inner_text()
     field(watched, "Query position m").fill("30")
@@ -672,7 +558,7 @@ def test_rope_state_and_the_students_answer_travel_both_ways(watched: Page) -> N
 
 def test_mask_state_travels_both_ways(watched: Page) -> None:
     editor = MaskEditor()
-    connect(watched, editor, "mask_editor")
+    connect(watched, editor)
     cell(watched, 0, 3).click()
     watched.wait_for_timeout(100)
     assert editor.family == "custom"
@@ -727,48 +613,6 @@ def test_two_of_each_widget_live_on_one_page(
         assert axe(page) == []
 
 
-@pytest.mark.parametrize("width", [360, 640])
-@pytest.mark.parametrize("name", MAKERS)
-def test_nothing_sticks_out_on_a_small_screen(
-    open_page: OpenPage, tmp_path: Path, name: str, width: int
-) -> None:
-    """360 px is a phone; 640 px is what a 1280 px laptop has left at 200 % zoom."""
-    file = write_page(tmp_path, MAKERS[name]().html())
-    with open_page(file.as_uri(), width=width) as page:
-        wait_live(page)
-        for summary in page.locator("summary").all():
-            summary.click()
-        sticking_out = page.evaluate(
-            """(width) => [document, ...[...document.querySelectorAll(".llmr-host")].map((h) => h.shadowRoot)]
-                .flatMap((root) => [...root.querySelectorAll("*")])
-                .filter((e) => !e.closest(".llmr-scroll, .llmr-unseen, .llmr-still, head, script"))
-                .filter((e) => e.getBoundingClientRect().right > width + 0.5)
-                .map((e) => `${e.tagName}.${e.getAttribute("class")}`)""",
-            width,
-        )
-        assert sticking_out == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_without_scripts_the_picture_speaks(open_page: OpenPage, tmp_path: Path, name: str) -> None:
-    widget = MAKERS[name]()
-    file = write_page(tmp_path, widget.html())
-    with open_page(file.as_uri(), javascript=False) as page:
-        assert page.locator(".llmr-still svg").is_visible()
-        assert page.locator("figcaption").inner_text() == widget.description()
-        assert "picture of an interactive figure" in page.locator("noscript").inner_text()
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_print_shows_the_picture_instead(watched: Page, tmp_path: Path, name: str) -> None:
-    open_live(watched, write_page(tmp_path, MAKERS[name]().html()).as_uri())
-    assert watched.locator(".llmr-root").is_visible()
-    watched.emulate_media(media="print")
-    assert watched.locator(".llmr-still svg").is_visible()
-    assert not watched.locator(".llmr-root").is_visible()
-
-
 def test_a_module_that_throws_leaves_picture_and_message(watched: Page, tmp_path: Path) -> None:
     broken = embed_html(
         name="Broken",
@@ -803,24 +647,6 @@ def test_the_theme_is_followed_wherever_it_is_set(watched: Page, tmp_path: Path)
     assert theme_after("0") == "dark"
 
 
-def test_nothing_moves_where_motion_is_unwanted(watched: Page, tmp_path: Path) -> None:
-    open_live(watched, write_page(tmp_path, MaskEditor().html()).as_uri())
-    moving = (
-        "all => all.filter((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0).length"
-    )
-    assert watched.locator(".llmr-root *").evaluate_all(moving) > 0
-    watched.emulate_media(reduced_motion="reduce")
-    assert watched.locator(".llmr-root *").evaluate_all(moving) == 0
-
-
-def test_changes_are_announced_in_words(watched: Page, tmp_path: Path) -> None:
-    open_live(watched, write_page(tmp_path, MaskEditor().html()).as_uri())
-    field(watched, "Mask family").select_option("none")
-    watched.locator("[aria-live=polite]", has_text="4 of 4 predictions can read").wait_for(
-        state="attached"
-    )
-
-
 def test_the_page_keeps_its_own_styles(watched: Page, tmp_path: Path) -> None:
     """No rule of ours reaches the page, none of the page's reaches us."""
     file = write_page(
@@ -831,8 +657,3 @@ def test_the_page_keeps_its_own_styles(watched: Page, tmp_path: Path) -> None:
     theirs = watched.locator("#theirs td").evaluate(look)
     watched.evaluate("document.querySelector('.llmr-widget').remove()")
     assert watched.locator("#theirs td").evaluate(look) == theirs
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_widget_stays_below_30_kb(name: str) -> None:
-    assert len(gzip.compress(MAKERS[name]().html().encode(), 6)) <= 30 * 1024

@@ -1,10 +1,19 @@
 """Pages that hold widgets: written to disk, opened, waited for."""
 
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Page
 
-from llmr_ref.widgets.embed import module_source
+from llmr_ref import widgets
+from llmr_ref.widgets.embed import EmbeddableWidget, module_source
+
+# Every widget of the package, by its class's name: one line in widgets/__init__.py makes it known here.
+WIDGETS: dict[str, type[EmbeddableWidget]] = {
+    name: value
+    for name, value in sorted(vars(widgets).items())
+    if isinstance(value, type) and issubclass(value, EmbeddableWidget)
+}
 
 
 def write_page(folder: Path, *widgets: str, theme: str = "light") -> Path:
@@ -42,3 +51,42 @@ def import_module(page: Page, name: str) -> None:
         }""",
         [name, module_source(name)],
     )
+
+
+_LIVE = """async ([name, source, state]) => {
+    const listeners = {};
+    const emit = (keys) => keys.forEach((k) => (listeners["change:" + k] ?? []).forEach((f) => f()));
+    let pending = {};
+    window.receive = (fresh) => {
+        const keys = Object.keys(fresh).filter((k) => JSON.stringify(state[k]) !== JSON.stringify(fresh[k]));
+        keys.forEach((k) => { state[k] = fresh[k]; });
+        emit(keys);
+    };
+    const model = {
+        get: (k) => state[k],
+        set: (k, v) => { state[k] = v; pending[k] = v; emit([k]); },
+        on: (event, f) => (listeners[event] ??= []).push(f),
+        off: (event, f) => { listeners[event] = (listeners[event] ?? []).filter((g) => g !== f); },
+        save_changes: () => {
+            const sent = pending;
+            pending = {};
+            window.toPython(sent).then(window.receive);
+        },
+    };
+    const url = URL.createObjectURL(new Blob([source], {type: "text/javascript"}));
+    const { default: widget } = await import(url);
+    window.cleanUp = await widget.render({ model, el: document.body });
+    window.listening = () => Object.values(listeners).flat().length;
+}"""
+
+
+def connect(page: Page, widget: EmbeddableWidget) -> None:
+    """A live model, as in JupyterLab: the module in the page, the Python widget behind it."""
+
+    def receive(patch: dict[str, Any]) -> dict[str, Any]:
+        widget.set_state(patch)
+        return widget.embedded_state()
+
+    page.expose_function("toPython", receive)
+    name = widget.module_name()
+    page.evaluate(_LIVE, [name, module_source(name), widget.embedded_state()])

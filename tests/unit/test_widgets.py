@@ -9,13 +9,13 @@ import pytest
 import torch
 import traitlets
 
-from llmr_ref import masks, rope
-from llmr_ref.widgets import MaskEditor, RopeAngles
-from llmr_ref.widgets.embed import embed_html, module_source
+from llmr_ref import masks, rope, sampling
+from llmr_ref.widgets import MaskEditor, RopeAngles, SamplingKnobs
+from llmr_ref.widgets.embed import code_lines, embed_html, module_source
 from llmr_ref.widgets.leak import best_trust, leak_losses, look_ahead_scores, look_ahead_weights
 from llmr_ref.widgets.mask_editor import FAMILIES
 
-WIDGETS = [MaskEditor, RopeAngles]
+WIDGETS = [MaskEditor, RopeAngles, SamplingKnobs]
 
 
 def embedded_json(html: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_the_page_holds_state_module_picture_and_nothing_from_elsewhere(make: An
     widget = make()
     html = widget.html()
     assert embedded_json(html) == json.loads(json.dumps(widget.embedded_state()))
-    assert module_source({MaskEditor: "mask_editor", RopeAngles: "rope_angles"}[make]) in html
+    assert module_source(make.module_name()) in html
     assert html.count("<script") == html.count("</script") == 3
     assert widget.description().replace("<", "&lt;").replace(">", "&gt;") in html
     addresses = set(re.findall(r"https?://[^\s\"'`)]+", html))
@@ -59,10 +59,10 @@ def test_only_the_widgets_own_state_is_embedded() -> None:
     assert set(MaskEditor().embedded_state()) == {
         "tokens", "mask", "family", "edited_from", "window", "prefix_length", "n_real",
         "padding_side", "documents", "causal", "stage", "function_mask", "function_error",
-        "reference_family",
+        "reference_family", "code",
     }  # fmt: skip
     assert set(RopeAngles().embedded_state()) == {
-        "d", "base", "position", "key_position", "shift", "vectors", "span", "student",
+        "d", "base", "position", "key_position", "shift", "vectors", "span", "student", "code",
     }  # fmt: skip
 
 
@@ -81,8 +81,8 @@ def test_a_module_that_would_end_its_own_element_is_refused() -> None:
 
 
 def test_the_module_is_one_file_with_one_kit() -> None:
-    for name in ("mask_editor", "rope_angles"):
-        source = module_source(name)
+    for make in WIDGETS:
+        source = module_source(make.module_name())
         assert not re.search(r"^\s*import\b", source, re.MULTILINE)
         assert source.count("export default") == 1
         assert source.count("function makeStage") == 1
@@ -411,3 +411,101 @@ def test_shifting_both_positions_leaves_the_score_alone() -> None:
     assert before == pytest.approx(after, abs=1e-9)
     widget.key_position = 5
     assert abs(widget.scores()[0] - before) > 1e-3
+
+
+# --- the sampling knobs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "coin"}, "source"),
+        ({"source": "own"}, "needs tokens and logits"),
+        ({"tokens": ["a", "b"]}, "give both"),
+        ({"tokens": ["a", "b"], "logits": [1.0]}, "got 2 and 1"),
+        ({"tokens": ["a", "b"], "logits": [1.0, math.inf]}, "logits must be finite"),
+        ({"temperature": -0.1}, "temperature must lie in 0..10, got -0.1"),
+        ({"temperature": math.nan}, "temperature must lie in 0..10, got nan"),
+        ({"top_p": 0.0}, "top_p must lie in 0.01..1, got 0.0"),
+        ({"top_k": 50_258}, "top_k must lie in 0..50257"),
+        ({"repetition_penalty": 0.5}, "repetition_penalty must lie in 1..2"),
+        ({"sampler": 3}, "sampler must be callable, got int"),
+    ],
+)
+def test_sampling_knobs_name_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError, traitlets.TraitError), match=re.escape(message)):
+        SamplingKnobs(**arguments)
+
+
+def test_the_slides_cases_are_what_the_reference_gives() -> None:
+    p = torch.tensor([0.35, 0.22, 0.15, 0.10, 0.07, 0.05, 0.04, 0.02]).double()
+
+    def expect(got: torch.Tensor, weights: torch.Tensor) -> None:
+        torch.testing.assert_close(got, weights / weights.sum(), atol=4e-3, rtol=0)  # two decimals
+
+    expect(SamplingKnobs().probabilities(), p)
+    expect(SamplingKnobs(temperature=0.5).probabilities(), p**2)
+    expect(SamplingKnobs(temperature=2.0).probabilities(), p**0.5)
+    expect(SamplingKnobs(top_k=3).probabilities(), p * (p >= 0.15))
+    expect(SamplingKnobs(top_p=0.8).probabilities(), p * (p >= 0.10))
+    assert SamplingKnobs(temperature=0.0).probabilities().tolist() == [1.0] + [0.0] * 7
+    die = SamplingKnobs("die", top_k=40, temperature=0.7).probabilities()
+    assert (len(die), int((die > 0).sum())) == (50_257, 40)
+
+
+def test_the_students_sampler_is_asked_for_every_state() -> None:
+    asked = []
+
+    def mine(logits: torch.Tensor, **settings: Any) -> torch.Tensor:
+        asked.append((len(logits), settings))
+        return sampling.distribution(logits, **settings)
+
+    widget = SamplingKnobs(sampler=mine)
+    widget.top_p = 0.8
+    widget.source = "die"
+    nothing: dict[str, Any] = {"temperature": 1.0, "top_k": None, "top_p": None, "min_p": None}
+    cut = {**nothing, "top_p": 0.8}
+    assert asked == [(8, nothing), (8, cut), (50_257, cut)]
+    assert widget.student["error"] == ""
+    assert widget.student["difference"] < 1e-6
+    assert widget.student["sum"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda logits, **s: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda logits, **s: logits[:3], "must return the shape of logits, (8,), got (3,)"),
+        (lambda logits, **s: logits * math.nan, "not finite"),
+        (lambda logits, **s: None, "Error"),
+        (lambda logits: logits, "TypeError"),
+    ],
+)
+def test_a_samplers_error_is_shown_and_contained(function: Any, message: str) -> None:
+    widget = SamplingKnobs(sampler=function)
+    assert message in widget.student["error"]
+    widget.temperature = 0.5  # and the widget lives on
+    assert widget.student["state"]["temperature"] == 0.5
+    assert widget.html()
+
+
+def test_a_wrong_order_of_operations_shows() -> None:
+    def cut_first(logits: torch.Tensor, temperature: float, **settings: Any) -> torch.Tensor:
+        p = sampling.distribution(logits, **settings)
+        return sampling.distribution(p.log(), temperature=temperature)
+
+    assert SamplingKnobs(sampler=cut_first, top_p=0.8).student["difference"] < 1e-6
+    assert SamplingKnobs(sampler=cut_first, top_p=0.8, temperature=0.5).student["difference"] > 0.02
+
+
+# --- lines of the reference --------------------------------------------------------------------------
+
+
+def test_code_lines_are_the_references_own_and_their_links_never_stale() -> None:
+    lines = code_lines(sampling.divide_by_temperature, temperature="logits / temperature")
+    assert lines[-1] == ["    return logits / temperature", "temperature"]
+    assert not any('"""' in text for text, _ in lines)
+    with pytest.raises(ValueError, match="the code of k, is not in the functions shown"):
+        code_lines(sampling.greedy, k="no such code")
+    with pytest.raises(ValueError, match="is not in greedy"):
+        code_lines(sampling.greedy, begin="no such code")

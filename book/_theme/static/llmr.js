@@ -60,3 +60,36 @@ if (entries.size) {
   }, { passive: true });
   markSection();
 }
+
+// A term shows its definition while it is pointed at or has the focus. Escape hides it.
+const definition = document.createElement("p");
+definition.className = "definition";
+definition.id = "definition";
+definition.setAttribute("role", "tooltip");
+let leaving = 0;
+const showDefinition = (link) => {
+  clearTimeout(leaving);
+  definition.textContent = link.dataset.definition;
+  document.body.append(definition);
+  const place = link.getBoundingClientRect();
+  const left = Math.min(place.left, innerWidth - definition.offsetWidth - 16);
+  const below = place.bottom + definition.offsetHeight + 12 < innerHeight;
+  const top = below ? place.bottom + 6 : place.top - definition.offsetHeight - 6;
+  definition.style.left = `${Math.max(16, left) + scrollX}px`;
+  definition.style.top = `${top + scrollY}px`;
+  link.setAttribute("aria-describedby", "definition");
+};
+const hideDefinition = () => {
+  document.querySelector("[aria-describedby=definition]")?.removeAttribute("aria-describedby");
+  definition.remove();
+};
+const hideSoon = () => { leaving = setTimeout(hideDefinition, 200); };
+for (const link of document.querySelectorAll("a[data-definition]")) {
+  link.addEventListener("pointerenter", () => showDefinition(link));
+  link.addEventListener("focus", () => showDefinition(link));
+  link.addEventListener("pointerleave", hideSoon);
+  link.addEventListener("blur", hideDefinition);
+}
+definition.addEventListener("pointerenter", () => clearTimeout(leaving));
+definition.addEventListener("pointerleave", hideSoon);
+addEventListener("keydown", (event) => { if (event.key === "Escape") hideDefinition(); });

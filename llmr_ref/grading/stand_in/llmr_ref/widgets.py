@@ -2,16 +2,15 @@
 
 
 class _Widget:
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, *arguments: object, **settings: object) -> None:
         self.settings = settings
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}: this figure is live in JupyterLab"
 
 
-class MaskEditor(_Widget):
-    """Stands in for the mask editor."""
-
-
-class RopeAngles(_Widget):
-    """Stands in for the RoPE angle visualizer."""
+def __getattr__(name: str) -> type:
+    """A stand-in for any widget: classes are the module's only capitalised names."""
+    if not name[0].isupper():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return type(name, (_Widget,), {"__doc__": "Stands in for a widget."})
