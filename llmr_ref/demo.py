@@ -1,4 +1,4 @@
-"""`llmr demo`: the book, a graded sample class and its report, behind one landing page."""
+"""`llmr demo`: the book, a sample class graded in three assignments and its reports, on one page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,15 @@ from llmr_ref import book
 from llmr_ref.doctor import book_state
 from llmr_ref.site_server import SiteServer, serve_until_interrupted
 
-ASSIGNMENT = "attention"
+# In the order in which a course hands them out, each with the kinds of its first submissions. None
+# is one of every kind, cheats and endless loops too; the others are quick to grade.
+ASSIGNMENTS: dict[str, Sequence[str] | None] = {
+    "ngrams": (),
+    "tokenizer": 4 * (
+        "one misconception", "all right", "mixture", "all right", "untouched", "one misconception",
+    ),
+    "attention": None,
+}  # fmt: skip
 STUDENTS = 24
 
 console = Console(highlight=False)
@@ -26,8 +34,10 @@ console = Console(highlight=False)
 
 @dataclass
 class ClassSummary:
-    """What the landing page says of the graded class."""
+    """What the landing page says of one graded assignment."""
 
+    assignment: str
+    title: str
     students: int
     graded: int
     mean: float
@@ -78,14 +88,16 @@ def fresh_course(root: Path, course: Path) -> None:
     shutil.copy2(root / "assignments" / "nbgrader_config.py", course)
     ignore = shutil.ignore_patterns(".ipynb_checkpoints")
     shutil.copytree(root / "assignments" / "source", course / "source", ignore=ignore)
-    generate(course, ASSIGNMENT)
+    for assignment in ASSIGNMENTS:
+        generate(course, assignment)
 
 
 def write_class(course: Path) -> None:
-    from llmr_ref.grading.sample_class import write_sample_class
+    from llmr_ref.grading.sample_class import KINDS, write_sample_class
 
     shutil.rmtree(course / "submitted", ignore_errors=True)
-    write_sample_class(course, ASSIGNMENT, STUDENTS)
+    for assignment, kinds in ASSIGNMENTS.items():
+        write_sample_class(course, assignment, STUDENTS, kinds=KINDS if kinds is None else kinds)
 
 
 def grade_class(course: Path) -> None:
@@ -95,33 +107,36 @@ def grade_class(course: Path) -> None:
     tier, reason = available_tier()
     if tier < 2:
         console.print(f"[bold yellow]Warning:[/] no sandbox, grading with tier {tier}: {reason}.")
-    code = grade(course, ASSIGNMENT, tier="auto" if tier == 2 else "1")
-    if code != 0:
-        raise RuntimeError(f"Grading the sample class ended with exit code {code}.")
+    for assignment in ASSIGNMENTS:
+        code = grade(course, assignment, tier="auto" if tier == 2 else "1")
+        if code != 0:
+            raise RuntimeError(f"Grading {assignment} ended with exit code {code}.")
 
 
-def summarise(course: Path) -> ClassSummary:
+def summarise(course: Path, assignment: str) -> ClassSummary:
     from nbgrader.api import Gradebook
 
     with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as gradebook:
         scores = {
             submission.student.id: float(submission.score)
-            for submission in gradebook.assignment_submissions(ASSIGNMENT)
+            for submission in gradebook.assignment_submissions(assignment)
         }
-        max_score = float(gradebook.find_assignment(ASSIGNMENT).max_score)
+        max_score = float(gradebook.find_assignment(assignment).max_score)
     with_feedback = {
         student: score
         for student, score in scores.items()
-        if feedback_page(course / "feedback", student)
+        if feedback_page(course, assignment, student)
     }
     if not with_feedback:
-        raise RuntimeError(f"No student has a feedback page in {course / 'feedback'}.")
+        raise RuntimeError(f"No student has feedback on {assignment} in {course / 'feedback'}.")
     # Somebody who got much right and something wrong: there is most to read.
     chosen = min(sorted(with_feedback), key=lambda s: abs(with_feedback[s] - 0.7 * max_score))
-    page = feedback_page(course / "feedback", chosen)
+    page = feedback_page(course, assignment, chosen)
     assert page is not None  # it is one of those with a page
     return ClassSummary(
-        students=len(list((course / "submitted").glob("*/"))),
+        assignment=assignment,
+        title=title_of(course / "source" / assignment / f"{assignment}.ipynb"),
+        students=len(list((course / "submitted").glob(f"*/{assignment}"))),
         graded=len(scores),
         mean=sum(scores.values()) / len(scores),
         max_score=max_score,
@@ -131,30 +146,42 @@ def summarise(course: Path) -> ClassSummary:
     )
 
 
-def feedback_page(folder: Path, student: str) -> Path | None:
-    pages = sorted((folder / student / ASSIGNMENT).glob("*.html"))
+def feedback_page(course: Path, assignment: str, student: str) -> Path | None:
+    pages = sorted((course / "feedback" / student / assignment).glob("*.html"))
     return pages[0] if pages else None
 
 
+def title_of(notebook: Path) -> str:
+    """The notebook's first line, its heading."""
+    first = "".join(json.loads(notebook.read_text("utf-8"))["cells"][0]["source"])
+    return first.partition("\n")[0].lstrip("# ")
+
+
 def assemble(root: Path, course: Path, site: Path) -> None:
-    """Write the site: the landing page, the book, the report, the feedback and the grades."""
+    """Write the site: the landing page, the book, the reports, the feedback and the grades."""
     from llmr_ref.grading.report import write_report
+    from llmr_ref.grading.trajectories import write_course_page
 
     for old in site.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(root / "_build" / "html", site / "book")
     shutil.copytree(course / "feedback", site / "feedback")
-    shutil.copy2(course / "exports" / f"{ASSIGNMENT}.csv", site / "grades.csv")
-    write_report(course, ASSIGNMENT, site / "report.html", feedback_root=site / "feedback")
-    (site / "index.html").write_text(landing_page(root, course, summarise(course)))
+    shutil.copytree(course / "exports", site / "grades")
+    reports = site / "reports"
+    for assignment in ASSIGNMENTS:
+        out = reports / f"{assignment}.html"
+        write_report(course, assignment, out, feedback_root=site / "feedback", with_course=True)
+    write_course_page(course, reports / "index.html")
+    summaries = [summarise(course, assignment) for assignment in ASSIGNMENTS]
+    (site / "index.html").write_text(landing_page(root, course, summaries))
 
 
-def landing_page(root: Path, course: Path, summary: ClassSummary) -> str:
+def landing_page(root: Path, course: Path, summaries: Sequence[ClassSummary]) -> str:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     return templates.get_template("demo.html.jinja").render(
-        summary=summary, assignment=ASSIGNMENT, course=course.relative_to(root)
+        summaries=summaries, students=STUDENTS, course=course.relative_to(root)
     )
 
 
@@ -177,7 +204,11 @@ def run(root: Path, *, serve: bool = True, port: int = 8000) -> int:
             (name, doing, name in progress.done, work)
             for name, doing, work in (
                 ("release", "Generating the release", lambda: fresh_course(root, course)),
-                ("class", f"Writing {STUDENTS} submissions", lambda: write_class(course)),
+                (
+                    "class",
+                    f"Writing {STUDENTS} submissions of {len(ASSIGNMENTS)} assignments",
+                    lambda: write_class(course),
+                ),
                 ("grades", "Grading, feedback, export", lambda: grade_class(course)),
             )
         ),

@@ -27,20 +27,7 @@ CHAPTERS = {
 }
 
 # Chapters that are still to be written: exercises name their sections, but nothing shows a link to them.
-TO_COME = frozenset(
-    {
-        "neural-language-models",
-        "attention",
-        "backprop",
-        "training-a-language-model",
-        "how-big",
-        "scaling",
-        "sampling",
-        "fast-inference",
-        "quantization",
-        "post-training",
-    }
-)
+TO_COME: frozenset[str] = frozenset()
 
 # `llmr book serve` and `llmr demo` serve the book here; a course that publishes it sets LLMR_BOOK_URL.
 LOCAL_BOOK = "http://127.0.0.1:8000/book"

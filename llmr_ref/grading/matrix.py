@@ -64,13 +64,17 @@ def verdicts(exercise: Exercise, answer: Answer) -> list[Verdict]:
     known: dict[int, Outcome] = {}
 
     def outcome(trial: Trial) -> Outcome:
-        if answer in exercise.wrong_answers and not exercise.forbids:
-            return trial.outcome_of(answer)  # `judge` needs it as well
+        if not exercise.forbids:
+            return trial.outcome_of(answer)  # `judge` needs those of wrong answers as well
         if id(trial) not in known:  # practice inputs are in every set
             known[id(trial)] = runner.run_call(answer.target, trial.call)
         return known[id(trial)]
 
-    return [judge(exercise, trials, [*map(outcome, trials)]) for trials in trial_sets(exercise)]
+    practice, *others = trial_sets(exercise)
+    first = judge(exercise, practice, [*map(outcome, practice)])
+    return [first] + [
+        judge(exercise, trials, [*map(outcome, trials)], on_practice=first) for trials in others
+    ]
 
 
 def rows(exercise: Exercise) -> list[Row]:

@@ -123,18 +123,24 @@ class ClassReport:
 
 
 def write_report(
-    course: Path, assignment: str, out: Path, *, feedback_root: Path | None = None
+    course: Path,
+    assignment: str,
+    out: Path,
+    *,
+    feedback_root: Path | None = None,
+    with_course: bool = False,
 ) -> Path:
     """Write the class report of `assignment` as a self-contained HTML page, with CSV and JSON beside it.
 
     In the course's own reports folder the page over all assignments is brought up to date as well.
     feedback_root: where the feedback pages are, if not in course/feedback; links are relative to `out`.
+    with_course: whether the page over all assignments stands beside `out` in another folder as well.
     Returns the path of the page.
     Raises: NothingToReport without a gradebook, without the assignment, or before anything is graded.
     """
     record = read_class(course, assignment, base=out.parent, feedback_root=feedback_root)
     report = examine(record, similar(course, record))
-    at_home = out.parent.resolve() == (course / "reports").resolve()
+    at_home = with_course or out.parent.resolve() == (course / "reports").resolve()
     page = pages.render(
         "report.html.jinja", r=report, kinds=KINDS, tiers=TIERS, least=LEAST_FOR_CORRELATION,
         shown=PAIRS_SHOWN, similarity=similarity, files=out.stem, at_home=at_home,

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from nbgrader.api import Grade, SubmittedAssignment, SubmittedNotebook
+from nbgrader.api import Assignment, Grade, SubmittedAssignment, SubmittedNotebook
 
 from llmr_ref.grading import pages
+from llmr_ref.grading.exercises import ASSIGNMENTS
 from llmr_ref.grading.gradebook import open_gradebook
 from llmr_ref.grading.safe_csv import write_whole
 
@@ -94,6 +95,13 @@ class CourseRecord:
         return sorted(fallen, key=lambda t: (t.change or 0.0, t.student))[:10]
 
 
+def _place(entry: Assignment) -> tuple[datetime, int, str]:
+    """Order by the date due; those without one come first, in the order in which they are studied."""
+    reading = list(ASSIGNMENTS)
+    number = reading.index(entry.name) if entry.name in reading else len(reading)
+    return entry.duedate or datetime.min, number, entry.name
+
+
 def read_course(course: Path, reports: Path) -> CourseRecord:
     """Scores of every assignment in the gradebook. reports: the folder with the assignments' reports.
 
@@ -105,7 +113,7 @@ def read_course(course: Path, reports: Path) -> CourseRecord:
             for s in gradebook.students
         }
         assignments = []
-        for entry in gradebook.assignments:  # nbgrader has them in the order in which they are due
+        for entry in sorted(gradebook.assignments, key=_place):
             out_of = float(entry.max_score or 0.0)
             graded = {
                 a.id

@@ -142,7 +142,7 @@ def prepare(exercise: Exercise, seed: int, *, practice: bool) -> list[Trial]:
     return trials
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=128)
 def _practice_trials(name: str) -> tuple[Trial, ...]:
     from llmr_ref.grading.exercises import get_exercise
 
@@ -161,10 +161,13 @@ def judge(
     *,
     tier: int = 0,
     cells: Iterable[str | None] = (),
+    on_practice: Verdict | None = None,
 ) -> Verdict:
     """Compare outcomes with what the reference did on the same trials.
 
     cells: the code that was run, read for uses of what the exercise forbids.
+    on_practice: the verdict on these outcomes of the practice trials alone, where there is one. It holds
+    the name of the mistake and the counterexample, which nothing else decides.
     The first property gates: without it nothing is scored. Each other one adds its share.
     Raises: ValueError when outcomes and trials differ in number.
     """
@@ -211,6 +214,10 @@ def judge(
     if unattempted:
         verdict.attempted, verdict.broken_rule = False, None
         verdict.message = "Not attempted yet: the answer still raises NotImplementedError."
+        return verdict
+    if on_practice is not None:
+        verdict.misconception = on_practice.misconception
+        verdict.counterexample = on_practice.counterexample
         return verdict
     shown = [i for i, trial in enumerate(trials) if trial.practice]
     found = [trials[i] for i in shown], [outcomes[i] for i in shown], [faults[i] for i in shown]
@@ -412,19 +419,29 @@ def diagnose(
     trials, and at least one shared failure that is more than an exception of the same type.
     """
     best: tuple[float, float, Answer] | None = None
+    failed = [bool(fault) for fault in faults]
+    if not any(failed):
+        return None
+    # Failed trials first: most wrong answers of the bank are told apart by them.
+    order = sorted(range(len(trials)), key=lambda i: not failed[i])
     for wrong in exercise.wrong_answers:
-        own = [trial.outcome_of(wrong) for trial in trials]
-        agree = [_agrees(o, w, t.case) for o, w, t in zip(outcomes, own, trials, strict=True)]
-        shared = [a for a, f in zip(agree, faults, strict=True) if f]
-        telling = any(
-            a and f and o["status"] == "ok" for a, f, o in zip(agree, faults, outcomes, strict=True)
-        )
-        always_raises = all(w["status"] == "error" for w, f in zip(own, faults, strict=True) if f)
-        if not shared or not (telling or always_raises):
-            continue
-        closeness = (sum(agree) / len(agree), sum(shared) / len(shared))
-        if min(closeness) >= 0.75 and (best is None or closeness > best[:2]):
-            best = (*closeness, wrong)
+        agree: dict[int, bool] = {}
+        for i in order:
+            agree[i] = _agrees(outcomes[i], trials[i].outcome_of(wrong), trials[i].case)
+            apart = [j for j, same in agree.items() if not same]
+            if len(apart) > len(trials) / 4 or sum(failed[j] for j in apart) > sum(failed) / 4:
+                break
+        else:
+            shared = [i for i in order if failed[i]]
+            telling = any(agree[i] and outcomes[i]["status"] == "ok" for i in shared)
+            always_raises = all(trials[i].outcome_of(wrong)["status"] == "error" for i in shared)
+            if not (telling or always_raises):
+                continue
+            closeness = (
+                sum(agree.values()) / len(agree), sum(agree[i] for i in shared) / len(shared)
+            )  # fmt: skip
+            if best is None or closeness > best[:2]:
+                best = (*closeness, wrong)
     if best is None:
         return None
     wrong = best[2]

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,27 +33,32 @@ def answer_cell(notebook: nbformat.NotebookNode, name: str) -> nbformat.Notebook
     raise LookupError(f"no cell defines {name}")
 
 
-def make_graded_course(folder: Path) -> Path:
+def make_graded_course(folder: Path, assignments: Sequence[str] = ("attention",)) -> Path:
     """Release, two submissions, autograde, feedback. The wrong student errs in every exercise."""
     shutil.copytree(ROOT / "assignments" / "source", folder / "source")
     shutil.copy(ROOT / "assignments" / "nbgrader_config.py", folder)
-    grading.generate(folder, "attention")
-    release = folder / "release" / "attention" / "attention.ipynb"
+    for assignment in assignments:
+        grading.generate(folder, assignment)
+        _hand_in(folder, assignment)
+        for command in ("autograde", "generate_feedback"):
+            grading.run_nbgrader(folder, command, assignment)
+    return folder
+
+
+def _hand_in(folder: Path, assignment: str) -> None:
+    release = folder / "release" / assignment / f"{assignment}.ipynb"
     for student in (RIGHT, WRONG):
         notebook = nbformat.read(release, as_version=4)
-        for exercise in assignment_exercises("attention"):
+        for exercise in assignment_exercises(assignment):
             answers = exercise.right_answers if student == RIGHT else exercise.wrong_answers
             answer_cell(notebook, exercise.name).source = answers[0].source(exercise.name)
         for cell in notebook.cells:
             meta = cell.metadata.get("nbgrader", {})
             if meta.get("grade") and meta.get("solution"):
                 cell.source = WRITTEN
-        target = folder / "submitted" / student / "attention" / "attention.ipynb"
+        target = folder / "submitted" / student / assignment / f"{assignment}.ipynb"
         target.parent.mkdir(parents=True)
         nbformat.write(notebook, target)
-    for command in ("autograde", "generate_feedback"):
-        grading.run_nbgrader(folder, command, "attention")
-    return folder
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def rope_chapter(page: Page, site: str) -> None:
 
 
 def class_report(page: Page, site: str) -> None:
-    page.goto(f"{site}/report.html#scores")
+    page.goto(f"{site}/reports/attention.html#scores")
 
 
 def take(site: str) -> None:

@@ -9,16 +9,29 @@ from nbgrader.api import Gradebook
 from playwright.sync_api import Locator, Page, expect
 
 from llmr_ref import lab
+from llmr_ref.grading import course as grading
+from llmr_ref.grading import matrix
 from llmr_ref.grading.exercises import assignment_exercises, get_exercise
 
 # JupyterLab's own: services that a course server does not run, and favicons of its extensions.
 LAB_NOISE = [r"favicon", r"/lsp/", r"404 \(Not Found\)"]
 
 
+# One exercise of each: answered wrongly, then rightly, in Lab, and graded.
+PATHS = {
+    "attention": "causal_mask", "tokenizer": "merge_pair", "posttraining": "group_advantages",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def course(graded_course, tmp_path_factory):
-    """A copy: the manual question is graded in it."""
-    return shutil.copytree(graded_course, tmp_path_factory.mktemp("lab") / "course")
+    """A copy: the manual question is graded in it, and a third student hands in."""
+    copy = shutil.copytree(graded_course, tmp_path_factory.mktemp("lab") / "course")
+    for assignment in PATHS:
+        if not (copy / "release" / assignment).is_dir():
+            grading.generate(copy, assignment)
+        shutil.copytree(copy / "release" / assignment, copy / "mine" / assignment)
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +84,51 @@ def test_a_student_answers_wrongly_then_rightly_and_validates(server, open_page,
         page.get_by_role("button", name="Validate").click()
         dialog = page.locator(".jp-Dialog")
         expect(dialog).to_contain_text(re.compile("validat", re.I), timeout=120_000)
+
+
+@pytest.mark.parametrize("assignment, name", PATHS.items())
+def test_a_student_goes_from_the_release_to_the_feedback(server, open_page, assignment, name):
+    exercise, student = get_exercise(name), "learner"
+    # One that fails the first property and so earns nothing.
+    wrong = next(
+        a for a in exercise.wrong_answers if matrix.verdicts(exercise, a)[0].score == 0.0
+    )  # fmt: skip
+    full = f"{exercise.points:g} of {exercise.points:g} points"
+    mine = f"mine/{assignment}/{assignment}.ipynb"
+    with open_page(server.address(f"lab/tree/{mine}"), allow=LAB_NOISE) as page:
+        page.locator(".jp-Notebook").wait_for(timeout=60_000)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+        run_cell(page, cell_with(page, "from llmr_ref.grading import"))
+        answer, check = cell_with(page, f"def {name}"), cell_with(page, f'check("{name}")')
+        write_answer(page, answer, wrong.source(name))
+        run_cell(page, check)
+        card = check.locator(".llmr-card")
+        expect(card).to_contain_text(f"0 of {exercise.points:g} points", timeout=120_000)
+        expect(card).to_contain_text(f"This answer {wrong.title}.")
+        write_answer(page, answer, exercise.right_answers[0].source(name))
+        run_cell(page, check)
+        expect(card).to_contain_text(full, timeout=30_000)
+        in_lab = card.inner_text().split()
+        with page.expect_response(lambda r: mine in r.url and r.request.method == "PUT" and r.ok):
+            page.keyboard.press("Control+s")
+    handed_in = server.course / "submitted" / student / assignment
+    shutil.copytree(server.course / "mine" / assignment, handed_in)
+    shutil.rmtree(handed_in / ".ipynb_checkpoints", ignore_errors=True)
+    for command in ("autograde", "generate_feedback"):
+        grading.run_nbgrader(server.course, command, assignment, "--student", student)
+    feedback = server.course / "feedback" / student / assignment / f"{assignment}.html"
+    with open_page(feedback.as_uri()) as page:
+        card = page.get_by_label(f"Result of {name}", exact=True)
+        expect(card).to_contain_text(full)
+        assert card.inner_text().split() == in_lab
+        expect(page.locator(".llmr-card")).to_have_count(len(assignment_exercises(assignment)))
+        expect(page.locator(".llmr-card").filter(has_text="Not attempted")).to_have_count(
+            len(assignment_exercises(assignment)) - 1
+        )
+    # The next test counts who has handed in.
+    shutil.rmtree(server.course / "submitted" / student)
+    with Gradebook(f"sqlite:///{server.course}/gradebook.db") as gradebook:
+        gradebook.remove_student(student)
 
 
 def test_a_students_own_rotation_is_drawn_over_the_reference(server, open_page):

@@ -2,7 +2,6 @@
 
 import ast
 import functools
-import json
 import math
 import random
 from collections.abc import Iterator
@@ -17,26 +16,25 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbgrader.nbgraderformat import MetadataValidator
-from nbgrader.preprocessors import ClearMarkScheme, ClearSolutions
 from torch import Tensor, nn
 
 from llmr_ref.grading import links, matrix, runner
-from llmr_ref.grading.exercise import PRACTICE_SEED, Answer, Exercise
+from llmr_ref.grading.exercise import PRACTICE_SEED
 from llmr_ref.grading.exercises import ASSIGNMENTS, exercise_names, get_exercise
 from llmr_ref.grading.matrix import NAMED_AT_LEAST, Row, bank_faults, named_share, rows
-from llmr_ref.grading.no_answers import NO_ANSWERS, score_of
+from llmr_ref.grading.no_answers import NO_ANSWERS
 from llmr_ref.grading.verdict import Trial, _agrees, difference, judge, practice_trials, prepare
 
 ROOT = Path(__file__).parents[2]
 SAMPLED_MUTANTS = 8  # of an exercise; `make matrix` runs more
 NOTEBOOK_IMPORTS = {"math": math, "torch": torch, "F": F, "Tensor": Tensor, "nn": nn}
-every_exercise = pytest.mark.parametrize("name", exercise_names())
-every_wrong_answer = pytest.mark.parametrize(
-    "name, key",
-    [(n, a.key) for n in exercise_names() for a in get_exercise(n).wrong_answers],
+# The tests of one assignment share a process: what its banks do on the practice inputs is run once.
+GROUPS = {n: pytest.mark.xdist_group(a) for a, names in ASSIGNMENTS.items() for n in names}
+every_exercise = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=GROUPS[n]) for n in exercise_names()]
 )
-every_answer = pytest.mark.parametrize(
-    "name, key", [(n, a.key) for n in exercise_names() for a in get_exercise(n).bank()]
+every_assignment = pytest.mark.parametrize(
+    "assignment", [pytest.param(a, marks=pytest.mark.xdist_group(a)) for a in ASSIGNMENTS]
 )
 
 
@@ -44,10 +42,6 @@ every_answer = pytest.mark.parametrize(
 def judged(name: str) -> list[Row]:
     """The bank and the stub on the practice inputs and on two seeds of graded inputs."""
     return rows(get_exercise(name))
-
-
-def answer_called(exercise: Exercise, key: str) -> Answer:
-    return next(a for a in exercise.bank() if a.key == key)
 
 
 def outcomes(target: object, trials: list[Trial]) -> list[dict]:
@@ -68,8 +62,9 @@ def test_no_wrong_answer_is_taken_for_another(name: str) -> None:
     assert [r.problem for r in judged(name) if r.problem.startswith("diagnosed as")] == []
 
 
-def test_wrong_answers_are_named_as_themselves() -> None:
-    assert named_share([r for name in exercise_names() for r in judged(name)]) >= NAMED_AT_LEAST
+@every_exercise
+def test_wrong_answers_are_named_as_themselves(name: str) -> None:
+    assert named_share(judged(name)) >= NAMED_AT_LEAST
 
 
 @every_exercise
@@ -87,16 +82,16 @@ def test_the_bank_holds_for_any_student(name: str, seed: int) -> None:
         verdict = judge(exercise, trials, outcomes(answer.target, trials))
         assert verdict.full, (answer.key, [p.message for p in verdict.properties])
     for answer in exercise.wrong_answers:
-        found = outcomes(answer.target, trials)
-        faults = [difference(t.expected, o, t.case) for t, o in zip(trials, found, strict=True)]
-        assert any(faults), answer.key
+        assert any(
+            difference(t.expected, runner.call_once(answer.target, t.call), t.case) for t in trials
+        ), answer.key
 
 
 @every_exercise
-@pytest.mark.parametrize("kind", NO_ANSWERS)
-def test_what_is_no_answer_scores_nothing(name: str, kind: str) -> None:
-    exercise = get_exercise(name)
-    assert score_of(exercise, kind, practice_trials(exercise)) == 0
+def test_what_is_no_answer_scores_nothing(name: str) -> None:
+    nothing = [r for r in judged(name) if r.kind == "nothing"]
+    assert len(nothing) == len(NO_ANSWERS) + 1
+    assert [(r.title, r.problem) for r in nothing if r.problem] == []
 
 
 @pytest.fixture(scope="module")
@@ -177,26 +172,25 @@ def test_a_chapter_that_is_still_to_come_is_not_there(chapter: str) -> None:
     assert not (ROOT / "book" / f"{links.CHAPTERS[chapter]}.ipynb").exists()
 
 
-@every_wrong_answer
-def test_a_title_completes_this_answer(name: str, key: str) -> None:
-    answer = answer_called(get_exercise(name), key)
-    first = answer.title.split()[0]
-    assert first.islower() and first.endswith("s"), answer.title
-    assert answer.title[-1] not in ".!"
-    assert answer.hint[-1] in ".?"
+@every_exercise
+def test_a_title_completes_this_answer(name: str) -> None:
+    for answer in get_exercise(name).wrong_answers:
+        first = answer.title.split()[0]
+        assert first.islower() and first.endswith("s"), answer.title
+        assert answer.title[-1] not in ".!"
+        assert answer.hint[-1] in ".?"
 
 
-@every_answer
-def test_an_answer_stands_alone_in_the_notebook(name: str, key: str) -> None:
+@every_exercise
+def test_an_answer_stands_alone_in_the_notebook(name: str) -> None:
     exercise = get_exercise(name)
-    answer = answer_called(exercise, key)
-    namespace = dict(NOTEBOOK_IMPORTS)
-    exec(compile(answer.source(name), "<cell>", "exec"), namespace)
-    trials = practice_trials(exercise)
-    own = outcomes(answer.target, trials)
-    pasted = outcomes(namespace[name], trials)
-    for trial, a, b in zip(trials, own, pasted, strict=True):
-        assert _agrees(a, b, trial.case), trial.case.note
+    for answer in exercise.bank():
+        namespace = dict(NOTEBOOK_IMPORTS)
+        exec(compile(answer.source(name), "<cell>", "exec"), namespace)
+        for trial in practice_trials(exercise):
+            pasted = runner.call_once(namespace[name], trial.call)
+            # For a right answer as for a wrong one: what it does here is remembered.
+            assert _agrees(trial.outcome_of(answer), pasted, trial.case), (answer.key, trial.case)
 
 
 # --- the assignment's notebook -------------------------------------------------------------------
@@ -205,14 +199,6 @@ def test_an_answer_stands_alone_in_the_notebook(name: str, key: str) -> None:
 def source_notebook(assignment: str) -> nbformat.NotebookNode:
     path = ROOT / "assignments" / "source" / assignment / f"{assignment}.ipynb"
     return nbformat.read(path, as_version=4)
-
-
-def release_notebook(assignment: str) -> nbformat.NotebookNode:
-    """The source as nbgrader hands it out."""
-    notebook = source_notebook(assignment)
-    for preprocessor in (ClearSolutions(), ClearMarkScheme()):
-        notebook, _ = preprocessor.preprocess(notebook, {})
-    return notebook
 
 
 def grade_cells(notebook: nbformat.NotebookNode) -> dict[str, nbformat.NotebookNode]:
@@ -236,9 +222,6 @@ def run(notebook: nbformat.NotebookNode, monkeypatch: pytest.MonkeyPatch) -> dic
         elif cell.cell_type == "code":
             exec(compile(cell.source, f"<cell {cell.id}>", "exec"), namespace)
     return scores
-
-
-every_assignment = pytest.mark.parametrize("assignment", ASSIGNMENTS)
 
 
 @every_assignment
@@ -295,37 +278,14 @@ def test_the_model_answers_get_full_marks_from_top_to_bottom(
     assert "This cell runs once" not in capsys.readouterr().out
 
 
-@every_assignment
-def test_the_release_notebook_runs_and_scores_nothing(
-    assignment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scores = run(release_notebook(assignment), monkeypatch)
-    assert scores == dict.fromkeys(ASSIGNMENTS[assignment], 0.0)
-    assert "This cell runs once" in capsys.readouterr().out
-
-
-@every_assignment
-def test_the_release_notebook_holds_no_line_of_a_solution(assignment: str) -> None:
-    released = json.dumps(release_notebook(assignment), ensure_ascii=False)
-    for marker in ("BEGIN SOLUTION", "END SOLUTION", "Mark scheme"):
-        assert marker not in released
-    secret = []
-    for cell in source_notebook(assignment).cells:
-        hidden = False
-        for line in cell.source.splitlines():
-            if "BEGIN SOLUTION" in line or "END SOLUTION" in line:
-                hidden = "BEGIN" in line
-            elif hidden and len(line.strip()) > 12:
-                secret.append(line.strip())
-    assert len(secret) > 2 * len(ASSIGNMENTS[assignment])
-    assert [line for line in secret if json.dumps(line, ensure_ascii=False)[1:-1] in released] == []
-
-
 @every_exercise
 def test_cases_come_from_the_seed_alone(name: str) -> None:
     exercise = get_exercise(name)
-    first = prepare(exercise, 7, practice=False)
+
+    def drawn() -> list[bytes]:
+        found = exercise.cases(7)
+        return [runner.encode([n, c.args, c.kwargs, c.init, c.state]) for n, c in found]
+
+    first = drawn()
     torch.manual_seed(random.randrange(10**6))
-    second = prepare(exercise, 7, practice=False)
-    for a, b in zip(first, second, strict=True):
-        assert runner.encode(a.call) == runner.encode(b.call)
+    assert drawn() == first
