@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmr_ref.grading.practice import check
+    from llmr_ref.grading.practice import check, practice_case
 
-__all__ = ["check"]
+__all__ = ["check", "practice_case"]
 
 
 def __getattr__(name: str) -> Any:
     # On first use: a class run starts its workers before it loads torch itself.
-    if name != "check":
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from llmr_ref.grading.practice import check
+    from llmr_ref.grading import practice
 
-    return check
+    return getattr(practice, name)

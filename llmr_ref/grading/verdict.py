@@ -486,10 +486,11 @@ def _counterexample(
     exercise: Exercise, trials: Sequence[Trial], outcomes: Sequence[Outcome], faults: Sequence[str]
 ) -> Counterexample | None:
     """The smallest failing trial."""
-    failing = [(t, o, f) for t, o, f in zip(trials, outcomes, faults, strict=True) if f]
+    numbered = enumerate(zip(trials, outcomes, faults, strict=True))
+    failing = [(number, t, o, f) for number, (t, o, f) in numbered if f]
     if not failing:
         return None
-    trial, outcome, fault = min(failing, key=lambda x: (_size(x[0].call), len(x[2])))
+    number, trial, outcome, fault = min(failing, key=lambda x: (_size(x[1].call), len(x[3])))
     expected = trial.case.wanted or show(trial.expected["value"])
     received = fault
     if outcome["status"] == "ok":
@@ -501,30 +502,28 @@ def _counterexample(
         values = trial.expected["value"], outcome["value"]
         figure = choose_figure(*values, _places(*values, trial.case))
     return Counterexample(
-        call=call_as_code(exercise, trial.case),
+        call=call_as_code(exercise, trial.case, number),
         expected=expected,
         received=received,
         figure=figure,
     )
 
 
-def call_as_code(exercise: Exercise, case: Case) -> str:
-    """The case as Python that a student can paste."""
+def call_as_code(exercise: Exercise, case: Case, number: int | None = None) -> str:
+    """The case as Python that a student can paste; a large one is fetched as practice case `number`."""
+    sizes = [_literal_size(v) for v in (*case.args, case.kwargs, case.init, case.state)]
+    if number is not None and max(sizes) > MAX_LITERAL:
+        return _call_that_fetches(exercise, case, number)
 
     def signature(args: Iterable[Any], kwargs: dict[str, Any]) -> str:
         parts = [*map(literal, args), *(f"{k}={literal(v)}" for k, v in kwargs.items())]
-        if sum(map(len, parts)) > 60 or any("...  # " in part for part in parts):
-            # The comma goes before a comment, not into it.
-            lines = [
-                ",  # ".join(part.split("  # ")) if "  # " in part else f"{part}," for part in parts
-            ]
-            return "\n    " + "\n    ".join(lines) + "\n"
+        if sum(map(len, parts)) > 60:
+            return "\n    " + "\n    ".join(f"{part}," for part in parts) + "\n"
         return ", ".join(parts)
 
     if exercise.driver_source is not None:
-        use = exercise.driver_source.split("(")[0].removeprefix("def ")
         with_answer = signature((_Name(exercise.name), *case.args), case.kwargs)
-        return f"{exercise.driver_source}\n{use}({with_answer})"
+        return f"{exercise.driver_source}\n{_driver_name(exercise)}({with_answer})"
     if case.init is None:
         return f"{exercise.name}({signature(case.args, case.kwargs)})"
     lines = [f"layer = {exercise.name}({signature((), case.init)})"]
@@ -535,21 +534,61 @@ def call_as_code(exercise: Exercise, case: Case) -> str:
     return "\n".join(lines)
 
 
+def _call_that_fetches(exercise: Exercise, case: Case, number: int) -> str:
+    lines = [
+        "from llmr_ref.grading import practice_case\n",
+        f"case = practice_case({exercise.name!r}, {number})",
+    ]
+    named = {f"case.args[{i}]": v for i, v in enumerate(case.args)}
+    named |= {f"case.kwargs[{k!r}]": v for k, v in case.kwargs.items()}
+    lines += [f"# {name}: {_kind(value)}" for name, value in named.items()]
+    if exercise.driver_source is not None:
+        lines.append(exercise.driver_source)
+        lines.append(f"{_driver_name(exercise)}({exercise.name}, *case.args, **case.kwargs)")
+    elif case.init is None:
+        lines.append(f"{exercise.name}(*case.args, **case.kwargs)")
+    else:
+        lines.append(f"layer = {exercise.name}(**case.init)")
+        if case.state is not None:
+            lines.append("layer.load_state_dict(case.state)")
+        lines.append("layer(*case.args, **case.kwargs)")
+    return "\n".join(lines)
+
+
+def _driver_name(exercise: Exercise) -> str:
+    return (exercise.driver_source or "").split("(")[0].removeprefix("def ")
+
+
 class _Name(str):
     """Shown as it is, not as a string."""
 
     __repr__ = str.__str__
 
 
+MAX_LITERAL = 80  # numbers, or about as much text
+
+
+def _literal_size(value: Any) -> int:
+    """How much there is to read in a value: numbers of a tensor, or what they would take as text."""
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple) and any(isinstance(v, Tensor | list | tuple) for v in value):
+        return sum(map(_literal_size, value))
+    return len(repr(value)) * MAX_LITERAL // 1500
+
+
 def literal(value: Any) -> str:
-    """Python source for a value of a case; what is large as a description, not as source."""
+    """Python source for a value of a case."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k!r}: {literal(v)}" for k, v in value.items()) + "}"
+    if type(value) is list:
+        return f"[{', '.join(map(literal, value))}]"
+    if type(value) is tuple:
+        return f"({', '.join(map(literal, value))}{',' if len(value) == 1 else ''})"
     if not isinstance(value, Tensor):
-        text = repr(value)
-        if len(text) <= 1500 or not isinstance(value, str | bytes | dict | list | tuple):
-            return text
-        return f"...  # {_kind(value)} of length {len(value)}"
-    if value.numel() > 80:
-        return f"...  # a {_dtype(value)} tensor of shape {tuple(value.shape)}"
+        return repr(value)
     if not value.numel():  # a list says nothing of what else is in an empty shape, or its dtype
         return f"torch.zeros({tuple(value.shape)}, dtype=torch.{_dtype(value)})"
     if value.dtype in (torch.float32, torch.int64, torch.bool):

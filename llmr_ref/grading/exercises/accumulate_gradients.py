@@ -215,7 +215,7 @@ def clears_between(model, parts):
 
 
 @exercise.wrong(
-    "never clears the gradient of the step before",
+    "keeps the gradient of the step before",
     hint="backward adds to p.grad. What stands there when your function is called a second time?",
     see="training-a-language-model#accumulation",
 )

@@ -155,7 +155,7 @@ def whole_windows(model, tokens, n_bytes, length):
 
 
 @exercise.wrong(
-    "never predicts the first token of a window",
+    "skips the first token of every window",
     hint="Your windows share no token, so the first of each is nobody's target. A window of T inputs"
     " needs T + 1 tokens.",
     see="training-a-language-model#held-out-text",

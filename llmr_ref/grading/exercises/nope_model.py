@@ -171,7 +171,7 @@ class AlwaysCausal(nn.Module):
 
 
 @exercise.wrong(
-    "never masks",
+    "masks nothing, whether asked to or not",
     hint="Three equal tokens get three equal outputs. What tells them apart when positions do not?",
     see="nope#the-mask-carries-position",
 )
@@ -374,32 +374,6 @@ class Probabilities(nn.Module):
             scores = scores.masked_fill(~allowed, -math.inf)
         x = x + scores.softmax(-1) @ V
         return self.output(self.hidden(x).relu()).softmax(-1)
-
-
-@exercise.wrong(
-    "applies the ReLU to the scores",
-    hint="Scores may be negative, and a class whose score is 0 for all inputs never learns.",
-    see="nope#b-followed-by-three-as",
-)
-class ReluLast(nn.Module):
-    def __init__(self, vocab_size, n_classes, d_model, causal):
-        super().__init__()
-        self.causal = causal
-        self.embedding = nn.Embedding(vocab_size, d_model)
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.hidden = nn.Linear(d_model, 4 * d_model)
-        self.output = nn.Linear(4 * d_model, n_classes)
-
-    def forward(self, tokens):
-        x = self.embedding(tokens)
-        Q, K, V = self.qkv(x).chunk(3, dim=-1)
-        scores = Q @ K.mT / math.sqrt(x.shape[-1])
-        if self.causal:
-            T = tokens.shape[-1]
-            allowed = torch.ones(T, T, dtype=torch.bool).tril()
-            scores = scores.masked_fill(~allowed, -math.inf)
-        x = x + scores.softmax(-1) @ V
-        return self.output(self.hidden(x)).relu()
 
 
 @exercise.wrong(

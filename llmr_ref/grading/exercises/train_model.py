@@ -345,7 +345,7 @@ def padding_learned(model, documents, pad_id, steps):
 
 
 @exercise.wrong(
-    "never makes a step",
+    "computes gradients and makes no step",
     hint="The gradients are computed and nothing uses them. Which call moves the weights?",
     see="training-a-language-model#the-training-loop",
 )
