@@ -541,7 +541,7 @@ def _call_that_fetches(exercise: Exercise, case: Case, number: int) -> str:
     ]
     named = {f"case.args[{i}]": v for i, v in enumerate(case.args)}
     named |= {f"case.kwargs[{k!r}]": v for k, v in case.kwargs.items()}
-    lines += [f"# {name}: {_kind(value)}" for name, value in named.items()]
+    lines += [f"# {name}: {_described(value)}" for name, value in named.items()]
     if exercise.driver_source is not None:
         lines.append(exercise.driver_source)
         lines.append(f"{_driver_name(exercise)}({exercise.name}, *case.args, **case.kwargs)")
@@ -553,6 +553,12 @@ def _call_that_fetches(exercise: Exercise, case: Case, number: int) -> str:
             lines.append("layer.load_state_dict(case.state)")
         lines.append("layer(*case.args, **case.kwargs)")
     return "\n".join(lines)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a {_dtype(value)} tensor of shape {tuple(value.shape)}"
+    return _kind(value)
 
 
 def _driver_name(exercise: Exercise) -> str:
