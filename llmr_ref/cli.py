@@ -313,29 +313,6 @@ for command in cli_model.COMMANDS:
 # --- measurements ------------------------------------------------------------------------------
 
 
-@llmr.command()
-@click.argument("names", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Run every experiment.")
-def experiment(names: tuple[str, ...], everything: bool) -> None:
-    """Run the book's experiments: NAMES, or say what there is.
-
-    What is stored already, seed by seed, is not run again; remove book/results/NAME.json for that.
-    """
-    from llmr_ref.experiments.catalogue import EXPERIMENTS
-
-    unknown = [name for name in names if name not in EXPERIMENTS]
-    if unknown:
-        raise click.ClickException(
-            f"there is no experiment {unknown[0]!r}; there are: {', '.join(EXPERIMENTS)}"
-        )
-    if not names and not everything:
-        for each in EXPERIMENTS.values():
-            click.echo(f"{each.name:14} {each.question}")
-    for name in EXPERIMENTS if everything else names:
-        stored = EXPERIMENTS[name].carry_out(say=click.echo)
-        click.echo(f"{name}: {len(stored['results'])} seeds, {stored['seconds']} s in all")
-
-
 @llmr.group("bench")
 def bench_group() -> None:
     """Measure how long things take."""
