@@ -202,7 +202,8 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         """Shapes: (..., in) in, (..., out) out, in x's dtype."""
-        return F.linear(x, self.weight.to(x.dtype), self.bias)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.bits} bits per {self.granularity}"

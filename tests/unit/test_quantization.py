@@ -624,3 +624,13 @@ def test_a_quantised_model_moves_to_cuda():
     tokens = torch.tensor([[1, 4, 9]])
     expected = ours(tokens)
     assert_close(ours.cuda()(tokens.cuda()).cpu(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_layer_takes_inputs_of_another_dtype_than_its_bias(dtype):
+    torch.manual_seed(0)
+    layer = QuantizedLinear.from_linear(torch.nn.Linear(8, 5))
+    x = torch.randn(3, 8)
+    out = layer(x.to(dtype))
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), layer(x), rtol=0.05, atol=0.05)
