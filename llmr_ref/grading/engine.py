@@ -27,7 +27,7 @@ from llmr_ref.grading.exercises import get_exercise
 from llmr_ref.grading.frames import read_frames
 from llmr_ref.grading.pictures import Pictures, read_pictures, take_pictures
 from llmr_ref.grading.sandbox import Check, Worker, shared_worker
-from llmr_ref.grading.verdict import Verdict, agree, judge, practice_trials, prepare
+from llmr_ref.grading.verdict import Verdict, judge, practice_trials, prepare
 
 # How a run ends when the machine rather than the code may be the reason: tried again the next time.
 NOT_KEPT = ("died: the sandbox could not be set up", "died: SIGKILL")
@@ -117,9 +117,9 @@ def run_once(work: Work, store: Store, worker: Worker) -> None:
     """One run of the notebook for its pictures and its verdicts, as far as that is as good as many runs.
 
     Practice calls are made in their places, graded ones when all else is done and sent: what is shown
-    cannot tell of them, but later cells may have changed what a function uses. So a verdict is kept only
-    when practice and graded calls agree on every property. The others are left to runs of their own, and
-    everything is when anything fails: whoever needs it then meets the fault again.
+    cannot tell of them. But one exercise may spoil another here, so a verdict is kept only when it gives
+    full marks. The others are left to runs of their own, and everything is when anything fails: whoever
+    needs it then meets the fault again.
     """
     with contextlib.suppress(Exception):
         _run_once(work, store, worker)
@@ -149,16 +149,14 @@ def _run_once(work: Work, store: Store, worker: Worker) -> None:
     if ran.ended != "done":
         return
     store.put(shown_key, shown.model_dump(mode="json"))
-    raised = [n for n, own in shown.outputs.items() if any("ename" in output for output in own)]
     first, graded_first = 0, counts[0]
-    for at, exercise, cells, result, practice, graded in due:
+    for _, exercise, cells, result, practice, graded in due:
         outcomes = ran.outcomes[first : first + len(practice)]
         outcomes += ran.outcomes[graded_first : graded_first + len(graded)]
         first, graded_first = first + len(practice), graded_first + len(graded)
         trials = [*practice, *graded]
         verdict = judge(exercise, trials, outcomes, tier=worker.tier, cells=cells)
-        clear = agree(trials, outcomes) and not any(n < at for n in raised)
-        if verdict.full or clear:
+        if verdict.full:
             store.put(result, verdict.model_dump(mode="json"))
 
 

@@ -226,16 +226,6 @@ def judge(
     return verdict
 
 
-def agree(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> bool:
-    """Whether practice and graded trials fail the same properties."""
-    wrong = {
-        (t.practice, t.property_number)
-        for t, o in zip(trials, outcomes, strict=True)
-        if difference(t.expected, o, t.case)
-    }
-    return {n for practice, n in wrong if practice} == {n for practice, n in wrong if not practice}
-
-
 def _broken_rule(
     exercise: Exercise,
     outcomes: Sequence[Outcome],

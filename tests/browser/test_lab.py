@@ -71,7 +71,8 @@ def write_answer(page: Page, cell: Locator, source: str) -> None:
 def test_a_student_answers_wrongly_then_rightly_and_validates(server, open_page, theme):
     exercise = get_exercise("causal_mask")
     wrong = exercise.wrong_answers[0]
-    address = server.address("lab/tree/release/attention/attention.ipynb")
+    # A workspace of its own: Lab opens again whatever was open in its default one.
+    address = server.address(f"lab/workspaces/{theme}/tree/release/attention/attention.ipynb")
     with open_page(address, theme=theme, allow=LAB_NOISE) as page:
         notebook_is_ready(page)
         run_cell(page, cell_with(page, "from llmr_ref.grading import"))
@@ -142,7 +143,7 @@ def test_a_student_goes_from_the_release_to_the_feedback(server, open_page, assi
 def test_a_students_own_rotation_is_drawn_over_the_reference(server, open_page):
     exercise = get_exercise("apply_rope")
     backwards = next(a for a in exercise.wrong_answers if "opposite direction" in a.title)
-    address = server.address("lab/tree/release/attention/attention.ipynb")
+    address = server.address("lab/workspaces/rotation/tree/release/attention/attention.ipynb")
     with open_page(address, allow=LAB_NOISE) as page:
         notebook_is_ready(page)
         run_cell(page, cell_with(page, "from llmr_ref.grading import"))

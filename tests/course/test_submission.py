@@ -405,7 +405,7 @@ def test_a_stage_that_fails_altogether_is_loud_gives_nothing_and_is_tried_again(
 
 
 @pytest.mark.parametrize("place, name", [
-    (Worker, "show"), (engine, "take_pictures"), (engine, "grader_fingerprint"), (Cache, "get"),
+    (Worker, "job"), (engine, "take_pictures"), (engine, "grader_fingerprint"), (Cache, "get"),
 ], ids=lambda x: getattr(x, "__name__", x))  # fmt: skip
 def test_a_fault_of_ours_in_the_notebooks_own_run_costs_its_pictures_and_nothing_else(
     one_right, monkeypatch, place, name
@@ -417,6 +417,7 @@ def test_a_fault_of_ours_in_the_notebooks_own_run_costs_its_pictures_and_nothing
             during.setattr(place, name, raising(ZeroDivisionError("a fault of ours")))
             return show(*args)
 
+    monkeypatch.setattr(steps, "run_once", lambda *_: None)
     monkeypatch.setattr(steps, "show_notebook", broken)
     autograde(one_right, pictures=True)
     assert {n: one_right.scores("s01")[grade_id(n)] for n in ALL} == ALL
