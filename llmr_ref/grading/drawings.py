@@ -12,7 +12,10 @@ from markupsafe import Markup
 from llmr_ref.grading.figures import Figure, Number, in_words, short
 
 BLUE, ORANGE = "#2171b5", "#d55e00"
-FONT = 'font-family="ui-monospace,monospace"'
+# Of every text, unless it says otherwise.
+TEXT = (
+    'font-family="ui-monospace,monospace" font-size="11" text-anchor="middle" fill="currentColor"'
+)
 
 
 def figure_html(figure: Figure) -> Markup:
@@ -36,26 +39,37 @@ Panels = tuple[list[tuple[str, Markup]], str]
 def _svg(width: float, height: float, label: str, parts: Iterable[Markup]) -> Markup:
     return Markup(
         '<svg role="img" aria-label="{}" width="{:g}" height="{:g}" viewBox="0 0 {:g} {:g}" '
-        'style="display:block;max-width:100%;height:auto;overflow:visible">{}</svg>'
+        + TEXT
+        + ' style="display:block;max-width:100%;height:auto;overflow:visible">{}</svg>'
     ).format(label, width, height, width, height, Markup("").join(parts))
 
 
 def _text(x: float, y: float, text: str, *, size: int = 11, anchor: str = "middle",
           colour: str = "currentColor", opacity: float = 1.0) -> Markup:  # fmt: skip
-    return Markup(
-        '<text x="{:g}" y="{:g}" text-anchor="{}" font-size="{}" fill="{}" fill-opacity="{:g}" '
-        + FONT
-        + ">{}</text>"
-    ).format(x, y, anchor, size, colour, opacity, text)
+    own = _attributes(
+        ("text-anchor", anchor, "middle"), ("font-size", size, 11), ("fill", colour, "currentColor"),
+        ("fill-opacity", f"{opacity:g}", "1"),
+    )  # fmt: skip
+    return Markup('<text x="{:g}" y="{:g}"{}>{}</text>').format(x, y, own, text)
 
 
 def _rect(x: float, y: float, width: float, height: float, *, fill: str = "none",
           fill_opacity: float = 1.0, stroke: str = "none", stroke_width: float = 1.0,
           stroke_opacity: float = 1.0) -> Markup:  # fmt: skip
-    return Markup(
-        '<rect x="{:g}" y="{:g}" width="{:g}" height="{:g}" rx="2" fill="{}" fill-opacity="{:.3g}" '
-        'stroke="{}" stroke-width="{:g}" stroke-opacity="{:g}"/>'
-    ).format(x, y, width, height, fill, fill_opacity, stroke, stroke_width, stroke_opacity)
+    own = _attributes(
+        ("fill", fill, ""), ("fill-opacity", f"{fill_opacity:.3g}", "1"), ("stroke", stroke, "none"),
+        ("stroke-width", f"{stroke_width:g}", "1"), ("stroke-opacity", f"{stroke_opacity:g}", "1"),
+    )  # fmt: skip
+    return Markup('<rect x="{:g}" y="{:g}" width="{:g}" height="{:g}" rx="2"{}/>').format(
+        x, y, width, height, own
+    )
+
+
+def _attributes(*given: tuple[str, object, object]) -> Markup:
+    """Those of (name, value, default) that differ from their default."""
+    return Markup("").join(
+        Markup(' {}="{}"').format(name, value) for name, value, default in given if value != default
+    )
 
 
 def _line(points: Sequence[tuple[float, float]], colour: str, *, width: float = 1.5,

@@ -206,7 +206,7 @@ def test_the_picture_of_a_wrong_answer_says_the_same_in_words(name: str) -> None
         labels = " ".join(s["aria-label"] for s in drawings)
         for row in [*figure.expected, *figure.received]:
             assert " ".join(map(short, row)) in labels
-        assert len(html) < 100_000
+        assert len(html) < 60_000
 
 
 def test_most_wrong_results_have_a_picture() -> None:
