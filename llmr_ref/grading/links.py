@@ -26,17 +26,14 @@ CHAPTERS = {
     "post-training": "using/post-training",
 }
 
-# Chapters that are still to be written: exercises name their sections, but nothing shows a link to them.
-TO_COME: frozenset[str] = frozenset()
-
 # `llmr book serve` and `llmr demo` serve the book here; a course that publishes it sets LLMR_BOOK_URL.
 LOCAL_BOOK = "http://127.0.0.1:8000/book"
 
 
 def in_the_book(see: str) -> bool:
-    """Whether "page#section" can be read yet."""
+    """Whether "page#section" is a chapter of it: an old record may name another."""
     page = see.partition("#")[0]
-    return page in CHAPTERS and page not in TO_COME
+    return page in CHAPTERS
 
 
 def section_url(see: str) -> str:

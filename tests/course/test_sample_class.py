@@ -11,6 +11,7 @@ from course_folder import ASSIGNMENT, SECRET, STUDENTS, autograde, files, grade_
 from nbgrader.api import MissingEntry
 
 from llmr_ref.grading import matrix
+from llmr_ref.grading.as_code import literal
 from llmr_ref.grading.autograde import checked_exercise
 from llmr_ref.grading.exercise import submission_seed
 from llmr_ref.grading.exercises import assignment_exercises, get_exercise
@@ -26,7 +27,7 @@ from llmr_ref.grading.sample_class import (
     write_sample_class,
 )
 from llmr_ref.grading.sample_class import designed_scores as scores_by_design
-from llmr_ref.grading.verdict import literal, prepare
+from llmr_ref.grading.verdict import prepare
 
 pytestmark = pytest.mark.course
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmr_ref.grading import runner
+from llmr_ref.grading.as_code import call_as_code
 from llmr_ref.grading.exercise import Case, Exercise
-from llmr_ref.grading.verdict import call_as_code, judge, prepare
+from llmr_ref.grading.verdict import judge, prepare
 
 SCALARS = st.one_of(
     st.none(),

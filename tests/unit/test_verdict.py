@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from llmr_ref.grading import check, exercises, practice_case, runner
+from llmr_ref.grading.as_code import call_as_code, literal, show
 from llmr_ref.grading.card import card_html, card_text
 from llmr_ref.grading.exercise import Case, Exercise, submission_seed
 from llmr_ref.grading.exercises import exercise_names, get_exercise
@@ -26,12 +27,9 @@ from llmr_ref.grading.verdict import (
     PropertyResult,
     Trial,
     Verdict,
-    call_as_code,
     judge,
-    literal,
     practice_trials,
     prepare,
-    show,
 )
 
 
