@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -24,8 +25,11 @@ def build(root: Path = ROOT, *, clean: bool = False, url: str = "") -> Path:
     Every chapter is executed, unless neither it nor the reference has changed since it was. Warnings, cell
     errors and the findings of book/_ext/book_checks.py are errors; all of them are shown before the build
     gives up. `clean` drops the last build's files first. `url`: where the site will live, if that is known.
-    Raises: FileNotFoundError when `root` holds no book; RuntimeError when the build fails.
+    Raises: FileNotFoundError when `root` holds no book; ValueError for a url that is no web address;
+    RuntimeError when the build fails.
     """
+    if url and not (urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc):
+        raise ValueError(f"url is {url!r}; give the whole address, such as https://HOST/FOLDER/")
     if not (root / "_config.yml").is_file():
         raise FileNotFoundError(
             f"{root} holds no book: there is no _config.yml; run from a checkout"

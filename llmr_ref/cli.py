@@ -61,7 +61,11 @@ def book_build(clean: bool, url: str) -> None:
     """Run every chapter and write the site to _build/html."""
     from llmr_ref import book
 
-    click.echo(f"The book is in {book.build(ROOT, clean=clean, url=url)}.")
+    try:
+        built = book.build(ROOT, clean=clean, url=url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--url") from None
+    click.echo(f"The book is in {built}.")
 
 
 @book_group.command("pdf")

@@ -313,6 +313,12 @@ def test_an_error_in_a_cell_stops_the_build(tmp_path, capfd):
     assert "ZeroDivisionError" in "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize("url", ["llmr", "example.org/llmr", "ftp://example.org/", "https://"])
+def test_what_is_no_web_address_is_refused(tmp_path, url):
+    with pytest.raises(ValueError, match=re.escape(repr(url))):
+        build(tmp_path, url=url)
+
+
 def test_a_folder_without_a_book_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path))):
         build(tmp_path)

@@ -470,3 +470,9 @@ def test_a_taken_port_stops_the_demo_before_its_long_work(steps, tmp_path):
         with pytest.raises(OSError, match="choose another one with --port"):
             demo.run(tmp_path, port=other.getsockname()[1])
     assert steps == []
+
+
+def test_an_address_that_is_none_is_refused_before_anything_is_built():
+    refused = llmr("book", "build", "--url", "example.org")
+    assert refused.exit_code == 2
+    assert "--url: url is 'example.org'; give the whole address" in refused.output
