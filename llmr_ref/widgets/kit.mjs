@@ -108,7 +108,8 @@ function ticksOf({ from, to, log = false }, count) {
  * the page's theme. `announce(text)` tells screen readers, once the reader's hand rests.
  */
 function makeStage(el, css, label) {
-  const host = make("div", { class: "llmr-host" });
+  // JupyterLab leaves the keys to an element with this attribute: an arrow key is ours, not the notebook's.
+  const host = make("div", { class: "llmr-host", "data-lm-suppress-shortcuts": "" });
   const root = make("section", { class: "llmr-root", "aria-label": label });
   const live = make("p", { class: "llmr-unseen", role: "status", "aria-live": "polite" });
   const shadow = host.attachShadow({ mode: "open" });
