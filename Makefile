@@ -19,7 +19,7 @@ COURSE := $(PYTEST) -n 2 --dist loadfile tests/course $(ARGS)
 BROWSER := $(PYTEST) -n 2 --dist loadfile tests/browser $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-notebooks test-course test-browser book pdf lab grade report \
+.PHONY: help demo test test-unit test-notebooks test-course test-browser book experiments pdf lab grade report \
         matrix mutants doctor lint format screenshots lock clean FORCE
 
 help: ## list these targets
@@ -53,6 +53,9 @@ test-browser: .venv/.ready ## only the tests in Chromium
 
 book: .venv/.ready ## build the book into _build/html (ARGS="--url ADDRESS": where it will live)
 	@$(BIN)/llmr book build $(ARGS)
+
+experiments: .venv/.ready ## run the book's experiments again (hours; what is stored is kept)
+	@$(BIN)/llmr experiment --all
 
 pdf: book ## the whole book as _build/llmr.pdf
 	@$(BIN)/llmr book pdf

@@ -317,9 +317,44 @@ for command in cli_model.COMMANDS:
 # --- measurements ------------------------------------------------------------------------------
 
 
+@llmr.command()
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Run every experiment.")
+def experiment(names: tuple[str, ...], everything: bool) -> None:
+    """Run the book's experiments: NAMES, or say what there is.
+
+    What is stored already, seed by seed, is not run again; remove book/results/NAME.json for that.
+    """
+    from llmr_ref.experiments.catalogue import EXPERIMENTS
+
+    unknown = [name for name in names if name not in EXPERIMENTS]
+    if unknown:
+        raise click.ClickException(
+            f"there is no experiment {unknown[0]!r}; there are: {', '.join(EXPERIMENTS)}"
+        )
+    if not names and not everything:
+        for each in EXPERIMENTS.values():
+            click.echo(f"{each.name:14} {each.question}")
+    for name in EXPERIMENTS if everything else names:
+        stored = EXPERIMENTS[name].carry_out(say=click.echo)
+        click.echo(f"{name}: {len(stored['results'])} seeds, {stored['seconds']} s in all")
+
+
 @llmr.group("bench")
 def bench_group() -> None:
     """Measure how long things take."""
+
+
+@bench_group.command("book")
+def bench_book() -> None:
+    """Measure first visits to the built book's pages; exit code 1 where one is slower or heavier than
+    wanted."""
+    from llmr_ref import book_bench
+    from llmr_ref.doctor import book_state
+
+    if book_state(ROOT) != "built":
+        raise click.ClickException("The book is not built as it is now: `make book` builds it.")
+    sys.exit(book_bench.main(ROOT / "_build" / "html"))
 
 
 @bench_group.command("check")

@@ -1,6 +1,7 @@
 """The built book as a reader meets it: every page, light and dark, from a server and from a folder."""
 
 import gzip
+import random
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from playwright.sync_api import expect
 from pypdf import PdfReader
 
+from llmr_ref import book_bench
 from llmr_ref.book import ROOT, pages_in_order, print_pdf
 
 CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text())
@@ -245,3 +247,17 @@ def test_the_whole_book_is_printed_into_one_file(book_directory, tmp_path):
         if "/URI" in link.get_object().get("/A", {})
     }
     assert links and not [link for link in links if "127.0.0.1" in link]
+
+
+def test_first_visits_are_measured_and_held_to_their_bounds(tmp_path, monkeypatch, capsys):
+    (tmp_path / "index.html").write_text("<h1>Short</h1>")
+    noise = random.Random(0).randbytes(600_000).hex()  # half of that, compressed
+    (tmp_path / "long.html").write_text(f"<h1>Long</h1><p hidden>{noise}</p>")
+    monkeypatch.setattr(book_bench, "pages_in_order", lambda: ["index", "long"])
+    with ThreadPoolExecutor(1) as own_thread:
+        assert own_thread.submit(book_bench.main, tmp_path).result() == 1
+    said = capsys.readouterr().out
+    assert "KB: long." in said and "index" in said
+    monkeypatch.setattr(book_bench, "pages_in_order", lambda: ["index"])
+    with ThreadPoolExecutor(1) as own_thread:
+        assert own_thread.submit(book_bench.main, tmp_path).result() == 0

@@ -226,6 +226,18 @@ def test_bench_check_measures_an_assignment(course, monkeypatch, code):
 
 
 @pytest.mark.parametrize("code", [0, 1])
+def test_bench_book_wants_the_book_as_it_is(monkeypatch, code):
+    from llmr_ref import book_bench, doctor
+
+    monkeypatch.setattr(book_bench, "main", lambda directory: code)
+    monkeypatch.setattr(doctor, "book_state", lambda root: "built")
+    assert llmr("bench", "book").exit_code == code
+    monkeypatch.setattr(doctor, "book_state", lambda root: "older than its sources")
+    refused = llmr("bench", "book")
+    assert refused.exit_code == 1 and "`make book` builds it" in refused.output
+
+
+@pytest.mark.parametrize("code", [0, 1])
 def test_bench_reference_passes_its_options_on(monkeypatch, code):
     from llmr_ref.bench import reference
 
