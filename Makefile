@@ -54,8 +54,8 @@ test-browser: .venv/.ready ## only the tests in Chromium
 book: .venv/.ready ## build the book into _build/html (ARGS="--url ADDRESS": where it will live)
 	@$(BIN)/llmr book build $(ARGS)
 
-experiments: .venv/.ready ## run the book's experiments again (hours; what is stored is kept)
-	@$(BIN)/llmr experiment --all
+experiments: .venv/.ready ## run the book's experiments again and compare with what is stored (most of an hour)
+	@$(BIN)/llmr experiment --all --again
 
 pdf: book ## the whole book as _build/llmr.pdf
 	@$(BIN)/llmr book pdf

@@ -320,11 +320,13 @@ for command in cli_model.COMMANDS:
 @llmr.command()
 @click.argument("names", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Run every experiment.")
-def experiment(names: tuple[str, ...], everything: bool) -> None:
+@click.option("--again", is_flag=True, help="Run them anew into _build/results and compare.")
+def experiment(names: tuple[str, ...], everything: bool, again: bool) -> None:
     """Run the book's experiments: NAMES, or say what there is.
 
     What is stored already, seed by seed, is not run again; remove book/results/NAME.json for that.
     """
+    from llmr_ref import experiments
     from llmr_ref.experiments.catalogue import EXPERIMENTS
 
     unknown = [name for name in names if name not in EXPERIMENTS]
@@ -335,9 +337,15 @@ def experiment(names: tuple[str, ...], everything: bool) -> None:
     if not names and not everything:
         for each in EXPERIMENTS.values():
             click.echo(f"{each.name:14} {each.question}")
+    folder = ROOT / "_build" / "results" if again else experiments.RESULTS
     for name in EXPERIMENTS if everything else names:
-        stored = EXPERIMENTS[name].carry_out(say=click.echo)
+        stored = EXPERIMENTS[name].carry_out(folder, say=click.echo)
         click.echo(f"{name}: {len(stored['results'])} seeds, {stored['seconds']} s in all")
+        if again:
+            apart = experiments.largest_difference(
+                stored["results"], experiments.result(name)["results"]
+            )
+            click.echo(f"{name}: at most {apart:.2g} from the stored result")
 
 
 @llmr.group("bench")

@@ -6,6 +6,7 @@ interrupted run is kept, seed by seed.
 """
 
 import json
+import math
 import os
 import platform
 import time
@@ -85,6 +86,19 @@ def over_seeds(name: str, *keys: Any, folder: Path = RESULTS) -> torch.Tensor:
             answer = answer[key]
         values.append(answer)
     return torch.tensor(values)
+
+
+def largest_difference(one: Any, other: Any) -> float:
+    """Between the numbers of two answers of one shape; infinite where the shapes differ."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        pairs = [(one[key], other[key]) for key in one]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = list(zip(one, other, strict=True))
+    elif isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other)
+    else:
+        return math.inf
+    return max((largest_difference(a, b) for a, b in pairs), default=0.0)
 
 
 def draw_over_seeds(

@@ -575,7 +575,7 @@ function makePlot({ label, height = 200, left = 44, right = 12, top = 10, bottom
   };
   const observer = new ResizeObserver(() => {
     const now = Math.round(node.clientWidth);
-    if (!now || now === width) return;
+    if (now < 120 || now === width) return; // less is a layout that is not finished
     width = now;
     redraw();
   });

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -19,7 +20,9 @@ import pytest
 from course_folder import ROOT, Course
 from traitlets.config import Config, PyFileConfigLoader
 
+from llmr_ref.book import pages_in_order
 from llmr_ref.cli import llmr
+from llmr_ref.grading.exercises import ASSIGNMENTS
 from llmr_ref.grading.frames import Limits
 from llmr_ref.grading.tiers import TIERS
 
@@ -53,7 +56,7 @@ def blocks(page: str) -> list[Block]:
     found = [
         Block(m["language"], (m["caption"] or "").strip(), m["body"]) for m in BLOCK.finditer(text)
     ]
-    assert len(found) * 2 == text.count("```")
+    assert len(found) * 2 == len(re.findall("^```", text, re.M))
     return found
 
 
@@ -299,7 +302,8 @@ def loaded(block: Block, folder: Path) -> Config:
 
 
 def settings() -> list[Block]:
-    pages = [p for p in sorted(PAGES.glob("*.md")) if p.stem != "authors"]  # has code of its own
+    own_code = ("authors", "chapters")
+    pages = [p for p in sorted(PAGES.glob("*.md")) if p.stem not in own_code]
     found = [b for p in pages for b in blocks(p.stem) if b.language == "python"]
     assert len(found) >= 5
     return found
@@ -355,6 +359,28 @@ def test_the_page_on_protection_tells_the_limits_in_use() -> None:
         f"{limits.wall_seconds:g} s", f"{limits.cpu_seconds} s",
         *(f"{n >> 20} MB" for n in megabytes), str(limits.processes), "none",
     ]  # fmt: skip
+
+
+def test_the_page_on_teaching_tells_the_assignments_as_they_are() -> None:
+    stated = table("teach", "What there is to plan with")
+    assert [row[0].strip("`") for row in stated] == list(ASSIGNMENTS)
+    for name, exercises, points, minutes, _ in stated:
+        name = name.strip("`")
+        path = ROOT / "assignments" / "source" / name / f"{name}.ipynb"
+        cells = json.loads(path.read_text())["cells"]
+        graded = [c["metadata"].get("nbgrader", {}) for c in cells]
+        first_cell = "".join(cells[0]["source"])
+        assert int(exercises) == len(ASSIGNMENTS[name])
+        assert int(points) == sum(c["points"] for c in graded if c.get("grade"))
+        assert int(minutes) == sum(map(int, re.findall(r"\| *(\d+) \|$", first_cell, re.M)))
+
+
+def test_a_course_of_twelve_weeks_has_every_chapter_and_every_assignment_once() -> None:
+    weeks = table("teach", "Twelve weeks")
+    assert sorted(row[2].strip("`") for row in weeks if row[2]) == sorted(ASSIGNMENTS)
+    read = [page for row in weeks for page in re.findall(r"<\.\./([^>]+)>", row[1])]
+    chapters = [name for name in pages_in_order() if "/" in name and "teaching/" not in name]
+    assert sorted(read) == sorted(chapters)
 
 
 def test_every_command_named_in_a_sentence_exists() -> None:

@@ -94,6 +94,24 @@ def test_the_command_lists_and_refuses():
     assert refused.exit_code == 1 and "'nonsense'; there are: positions" in refused.output
 
 
+def test_running_again_tells_the_difference(tmp_path, monkeypatch):
+    stored = tmp_path / "stored"
+    monkeypatch.setattr(experiments, "RESULTS", stored)
+    monkeypatch.setattr("llmr_ref.cli.ROOT", tmp_path)
+    monkeypatch.setattr(experiments.result, "__defaults__", (stored,))
+    demo = Experiment("demo", "Why?", {"scale": 10}, (0, 1), counted([]))
+    monkeypatch.setitem(EXPERIMENTS, "demo", demo)
+    demo.carry_out(stored, say=lambda _: None)
+    path = stored / "demo.json"
+    path.write_text(path.read_text().replace("10.333", "10.433"))
+    ran = CliRunner().invoke(llmr, ["experiment", "demo", "--again"])
+    assert ran.exit_code == 0 and "demo: at most 0.1 from the stored result" in ran.output
+    assert (tmp_path / "_build" / "results" / "demo.json").is_file()
+    assert "10.433" in path.read_text()
+    assert experiments.largest_difference({"a": [1.0, 2]}, {"a": [1.0]}) == math.inf
+    assert experiments.largest_difference({"a": [1.0, 2]}, {"a": [1.5, 2]}) == 0.5
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_stored_result_is_of_the_experiment_as_it_is(name):
     stored = json.loads((RESULTS / f"{name}.json").read_text())

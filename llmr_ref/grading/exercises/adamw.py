@@ -37,7 +37,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=35,
     reference=Reference,
-    chapter="training-a-language-model#adamw",
+    chapter="training-run#adamw",
     forbids=(
         *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax")),
         "torch._fused_adamw_",
@@ -164,7 +164,7 @@ def separate(draw: Draw):
     "does not correct that m and v began at zero",
     hint="After the first step m is (1 - beta1) g: a tenth of the gradient. Which factor makes it"
     " g again?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class NoCorrection:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -197,7 +197,7 @@ class NoCorrection:
 @exercise.wrong(
     "corrects m and forgets v",
     hint="v began at zero too. By which factor is it too small after the first step?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class CorrectsOnlyM:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -231,7 +231,7 @@ class CorrectsOnlyM:
     "adds the decay to the gradient",
     hint="That is Adam with L2: the decay is divided by the root of v as well. The W of AdamW"
     " means that it goes to the weights directly.",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class L2:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -265,7 +265,7 @@ class L2:
     "decays by weight_decay, whatever the learning rate is",
     hint="Your weights lose half of themselves in a step with weight_decay = 0.5. Which factor"
     " makes the decay small when the steps are small?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class DecayWithoutLr:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -298,7 +298,7 @@ class DecayWithoutLr:
 @exercise.wrong(
     "does not decay at all",
     hint="Give it gradients of zero and a decay: the weights should shrink.",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class NoDecay:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -331,7 +331,7 @@ class NoDecay:
     "divides by v instead of its root",
     hint="The first step should be as long as lr in every entry. What are the units of g, of m and"
     " of v?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class NoRoot:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -364,7 +364,7 @@ class NoRoot:
 @exercise.wrong(
     "adds eps under the root",
     hint="With a large eps the two differ. In the formula, is eps added to v or to its root?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class EpsInside:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -398,7 +398,7 @@ class EpsInside:
     "takes the betas the wrong way round",
     hint="Which of the two belongs to the mean of the gradients, and which to that of their"
     " squares?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class BetasSwapped:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -431,7 +431,7 @@ class BetasSwapped:
 @exercise.wrong(
     "gathers squares without forgetting any",
     hint="v has to be a running mean: the old value loses as much weight as the new square gets.",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class Gathers:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -465,7 +465,7 @@ class Gathers:
     "feeds the square of m into v",
     hint="v is the mean of the squared gradients, not of the squared means: two steps with"
     " gradients 1 and -3 tell.",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class SquareOfM:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -499,7 +499,7 @@ class SquareOfM:
     "counts the steps of all parameters together",
     hint="A parameter that had no gradient in the first step makes its first step later. Which t"
     " does its correction need?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class OneCounter:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -533,7 +533,7 @@ class OneCounter:
     "counts the steps from 0",
     hint="beta to the power 0 is 1, and then the correction divides by 0. Which number has the"
     " first step?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class CountsFromZero:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -566,7 +566,7 @@ class CountsFromZero:
 @exercise.wrong(
     "keeps one m and one v for all parameters of a shape",
     hint="Two parameters of the same shape disturb each other. What may a state be looked up by?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class SharedState:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -599,7 +599,7 @@ class SharedState:
 @exercise.wrong(
     "remembers the first learning rate",
     hint="A schedule sets optimizer.lr before every step. What do you read in the step?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class FixedLr:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -633,7 +633,7 @@ class FixedLr:
 @exercise.wrong(
     "leaves the gradients in zero_grad",
     hint="backward adds to what is there. After zero_grad no gradient may be left.",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class KeepsGradients:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -667,7 +667,7 @@ class KeepsGradients:
     "gives the name to a new tensor and leaves the parameter where it is",
     hint="`p = p - step` makes a new tensor; the model still holds the old one. Which operations"
     " change p itself?",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class MovesNames:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -700,7 +700,7 @@ class MovesNames:
 @exercise.wrong(
     "goes uphill",
     hint="The gradient points to where the loss grows.",
-    see="training-a-language-model#adamw",
+    see="training-run#adamw",
 )
 class Uphill:
     def __init__(self, parameters, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):

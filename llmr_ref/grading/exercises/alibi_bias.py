@@ -19,7 +19,7 @@ exercise = Exercise(
     difficulty=2,
     minutes=15,
     reference=reference,
-    chapter="positions#a-slope-for-every-head",
+    chapter="relative-positions#a-slope-for-every-head",
 )
 
 
@@ -69,7 +69,7 @@ def dtypes(draw: Draw):
     "rewards distance instead of punishing it",
     hint="A far key should get a smaller score than a near one. Which sign does your bias "
     "have away from the diagonal?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def rewards(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).abs()
@@ -79,7 +79,7 @@ def rewards(slopes, queries, keys):
 @exercise.wrong(
     "subtracts without taking the absolute value",
     hint="On one side of the diagonal your penalty is a reward. A distance is never negative.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def no_absolute(slopes, queries, keys):
     distance = queries.unsqueeze(-1) - keys.unsqueeze(-2)
@@ -91,7 +91,7 @@ def no_absolute(slopes, queries, keys):
     hint="With a causal mask nobody would notice, but the statement asks for the distance "
     "on both sides, as an encoder needs it. What does your clamp do to keys that come "
     "later?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def causal_only(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).clamp(min=0)
@@ -102,7 +102,7 @@ def causal_only(slopes, queries, keys):
     "squares the distance",
     hint="The first letters of ALiBi's name stand for linear: the step from distance 1 to "
     "2 costs as much as the step from 9 to 10.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def squares_distance(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).square()
@@ -112,7 +112,7 @@ def squares_distance(slopes, queries, keys):
 @exercise.wrong(
     "counts the distance from 1",
     hint="A token's distance to itself is 0, so the diagonal of the bias is 0. What is on yours?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def from_one(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).abs().add(1)
@@ -134,7 +134,7 @@ def own_positions(slopes, queries, keys):
     "puts the keys in the rows and the queries in the columns",
     hint="Row t of a score matrix belongs to query t. With as many queries as keys nothing "
     "raises. Which of the two gets the new last dimension?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def transposed(slopes, queries, keys):
     distance = (queries.unsqueeze(-2) - keys.unsqueeze(-1)).abs()
@@ -144,7 +144,7 @@ def transposed(slopes, queries, keys):
 @exercise.wrong(
     "leaves the heads in the last dimension",
     hint="Scores have the heads before the queries: (..., h, T, S). Yours come after the keys.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def heads_last(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).abs()
@@ -155,7 +155,7 @@ def heads_last(slopes, queries, keys):
     "lines up the heads with the sequences of a batch",
     hint="The distances of a batch are (B, T, S), the slopes (h, 1, 1). Counted from the "
     "end, the heads meet your batch. Where does a dimension of size 1 belong?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def meets_batch(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).abs()
@@ -166,7 +166,7 @@ def meets_batch(slopes, queries, keys):
     "gives every head the same slope",
     hint="The heads of your result are all alike. Each has its own slope, so that some "
     "look far and some near.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def one_slope(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).abs()
@@ -177,7 +177,7 @@ def one_slope(slopes, queries, keys):
     "divides by the slope instead of multiplying",
     hint="A steep slope means a large penalty. In your result the head with the largest "
     "slope has the smallest one.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def divides(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).abs()
@@ -199,7 +199,7 @@ def whole_positions(slopes, queries, keys):
     "hides keys after the query with minus infinity",
     hint="The bias says how far, the mask says whether. A bias that hides keys could not "
     "be used in an encoder.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def masks_too(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).abs()
@@ -212,7 +212,7 @@ def masks_too(slopes, queries, keys):
     "returns float32 whatever it is given",
     hint="Something on the way converts to float32: a `.float()`, or a tensor made without "
     "a dtype. The result should have the dtype of the slopes.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def to_float32(slopes, queries, keys):
     distance = (queries.unsqueeze(-1) - keys.unsqueeze(-2)).abs()

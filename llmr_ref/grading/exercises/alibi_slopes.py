@@ -13,7 +13,7 @@ exercise = Exercise(
     difficulty=2,
     minutes=15,
     reference=positions.alibi_slopes,
-    chapter="positions#a-slope-for-every-head",
+    chapter="relative-positions#a-slope-for-every-head",
 )
 
 
@@ -49,7 +49,7 @@ def others(draw: Draw):
     "begins with a slope of 1",
     hint="The last of n slopes is always 2 to the power of -8, and the first is one step "
     "below 1. From which number does your exponent count?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def from_zero(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -62,7 +62,7 @@ def from_zero(n_heads):
     "halves from head to head whatever their number",
     hint="Halving is right for 8 heads. With 16 the slopes should lie closer, so that the "
     "last is still 2 to the power of -8. What does the step depend on?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def always_halves(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -74,7 +74,7 @@ def always_halves(n_heads):
 @exercise.wrong(
     "spaces the slopes evenly instead of their exponents",
     hint="Your slopes form a straight line. Each should be a fixed fraction of the one before it.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def even_steps(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -87,7 +87,7 @@ def even_steps(n_heads):
     "uses the formula for powers of two for every number",
     hint="For 12 heads the slopes are those of 8 heads and four more that lie between "
     "them. What does your formula do when the number of heads is no power of two?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def no_power(n_heads):
     return torch.tensor([2 ** (-8 * i / n_heads) for i in range(1, n_heads + 1)])
@@ -97,7 +97,7 @@ def no_power(n_heads):
     "takes the first slopes of the power of two above",
     hint="With 6 heads you read the first six slopes of eight. Start from the power of two "
     "below, which is complete, and then fill in.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def power_above(n_heads):
     power = 1 << (n_heads - 1).bit_length()
@@ -108,7 +108,7 @@ def power_above(n_heads):
     "fills in slopes that are there already",
     hint="The slopes of the next power at even places are those you have. Which places lie "
     "between them?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def repeats(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -121,7 +121,7 @@ def repeats(n_heads):
     "fills in the next power's slopes one after another",
     hint="What is missing comes from every second slope of the next power. Yours takes "
     "neighbours, and some of them are there already.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def every_one(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -134,7 +134,7 @@ def every_one(n_heads):
     "puts the filled-in slopes first",
     hint="The heads of the power of two come first, what is filled in comes after them. "
     "Weights are loaded by the number of the head, so the order matters.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def extras_first(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -147,7 +147,7 @@ def extras_first(n_heads):
     "sorts the slopes",
     hint="The heads of the power of two come first, what is filled in comes after them. "
     "Sorting gives the same numbers to other heads.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def sorts(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -160,7 +160,7 @@ def sorts(n_heads):
     "counts the heads from the gentlest slope",
     hint="The first head has the steepest slope and looks at the nearest keys. Which of "
     "your heads does?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def reversed_order(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -173,7 +173,7 @@ def reversed_order(n_heads):
     "returns negative slopes",
     hint="The slope itself is positive; the minus sign belongs to the bias, which takes it "
     "times the distance. With both, far keys would be favoured.",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def negative(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -186,7 +186,7 @@ def negative(n_heads):
     "returns the exponents instead of the powers",
     hint="Your numbers are the exponents, evenly spaced and above 1. Which power of 2 is "
     "still to be taken?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def exponents(n_heads):
     power = 1 << (n_heads.bit_length() - 1)
@@ -199,7 +199,7 @@ def exponents(n_heads):
     "leaves out the heads beyond the power of two",
     hint="Count your slopes: there should be one for each head. What becomes of those that "
     "are left when the power of two is full?",
-    see="positions#a-slope-for-every-head",
+    see="relative-positions#a-slope-for-every-head",
 )
 def drops_rest(n_heads):
     power = 1 << (n_heads.bit_length() - 1)

@@ -16,7 +16,7 @@ exercise = Exercise(
     difficulty=5,
     minutes=40,
     reference=backprop.attention_backward,
-    chapter="backprop#attention-backward",
+    chapter="backprop-tensors#attention-backward",
     forbids=AUTOGRAD,
     rule=RULE,
 )
@@ -85,7 +85,7 @@ def dtypes(draw: Draw):
     "forgets the scale on the way back",
     hint="Forward divides the scores by a root, so scores move less than Q K^T does. Where "
     "does that factor come back in?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def no_scale_back(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -102,7 +102,7 @@ def no_scale_back(dO, Q, K, V, mask=None):
     "scales twice on the way back",
     hint="dS holds the factor already, and the last line applies it again. Multiply by each "
     "local derivative once.",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def scales_twice(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -120,7 +120,7 @@ def scales_twice(dO, Q, K, V, mask=None):
     "scales the gradient of the queries only",
     hint="The scale stands between the product and the scores, so both factors of the product "
     "see it.",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def scales_queries_only(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -137,7 +137,7 @@ def scales_queries_only(dO, Q, K, V, mask=None):
     "does not scale the scores on the way forward",
     hint="The weights that you rebuild are not those of the forward pass. What did the scores "
     "get divided by?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def no_scale_forward(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1)
@@ -154,7 +154,7 @@ def no_scale_forward(dO, Q, K, V, mask=None):
     "gives the values their gradient without a transpose",
     hint="Value i is used by every query t with weight A_ti. Over which index of A do the "
     "contributions to dV run?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def dV_not_transposed(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -171,7 +171,7 @@ def dV_not_transposed(dO, Q, K, V, mask=None):
     "gives the keys their gradient without a transpose",
     hint="Key i meets every query t in the score S_ti. Over which index of dS does the sum for"
     " dK run?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def dK_not_transposed(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -188,7 +188,7 @@ def dK_not_transposed(dO, Q, K, V, mask=None):
     "pairs queries with queries and keys with keys",
     hint="In a product of two factors, each gets the other as its derivative. What does q "
     "move, in q times k?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def same_partner(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -205,7 +205,7 @@ def same_partner(dO, Q, K, V, mask=None):
     "returns the gradients of queries and keys in each other's place",
     hint="Where there are as many queries as keys, nothing in the shapes tells. In which order"
     " does the statement name them?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def swapped(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -221,7 +221,7 @@ def swapped(dO, Q, K, V, mask=None):
 @exercise.wrong(
     "lets the gradient skip the softmax",
     hint="Between weights and scores stands the softmax. You built its backward two exercises ago.",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def skips_softmax(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -240,7 +240,7 @@ def skips_softmax(dO, Q, K, V, mask=None):
     "keeps the diagonal of the softmax's Jacobian only",
     hint="A score moves the other weights of its row as well. Which term is missing beside A "
     "(1 - A)?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def diagonal_only(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -257,7 +257,7 @@ def diagonal_only(dO, Q, K, V, mask=None):
     "sends the gradient through the softmax along the queries",
     hint="Every query divides its attention among the keys. Along which dimension do the "
     "weights sum to 1?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def wrong_dimension_back(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -273,7 +273,7 @@ def wrong_dimension_back(dO, Q, K, V, mask=None):
 @exercise.wrong(
     "normalises over the queries",
     hint="Add up your weights along the last dimension: what should every row give?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def over_queries(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -290,7 +290,7 @@ def over_queries(dO, Q, K, V, mask=None):
     "drops the dimension in the softmax's sum",
     hint="A sum removes its dimension, and broadcasting lines it up with another one. Look at "
     "the shape of what you subtract.",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def no_keepdim(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -306,7 +306,7 @@ def no_keepdim(dO, Q, K, V, mask=None):
 @exercise.wrong(
     "ignores the mask",
     hint="The result does not change when a key is hidden. Where does your code read `mask`?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def ignores_mask(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -320,7 +320,7 @@ def ignores_mask(dO, Q, K, V, mask=None):
 @exercise.wrong(
     "hides the keys that the mask allows",
     hint="True means that attending is allowed. `masked_fill` fills where its argument is True.",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def inverted(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -337,7 +337,7 @@ def inverted(dO, Q, K, V, mask=None):
     "zeroes weights after the softmax without sharing them out again",
     hint="The weights of the forward pass sum to 1 over the allowed keys. Yours sum to less: "
     "the hidden keys took part in the softmax.",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def zeroes_weights(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -354,7 +354,7 @@ def zeroes_weights(dO, Q, K, V, mask=None):
     "returns nan where a query may attend to nothing",
     hint="A softmax over minus infinities alone divides 0 by 0, and one nan in a product fills"
     " the result. What should such a row of weights be?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def nan_rows(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
@@ -371,7 +371,7 @@ def nan_rows(dO, Q, K, V, mask=None):
     "works for plain matrices only",
     hint="`.T` and `transpose(0, 1)` count from the front, where batch and heads are. Which "
     "two dimensions change places, counted from the end?",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def matrices_only(dO, Q, K, V, mask=None):
     scores = Q @ K.transpose(0, 1) / math.sqrt(Q.shape[-1])
@@ -388,7 +388,7 @@ def matrices_only(dO, Q, K, V, mask=None):
     "returns float32 whatever it is given",
     hint="Something on the way converts to float32. A gradient has the dtype of what it "
     "belongs to.",
-    see="backprop#attention-backward",
+    see="backprop-tensors#attention-backward",
 )
 def to_float32(dO, Q, K, V, mask=None):
     dO, Q, K, V = dO.float(), Q.float(), K.float(), V.float()

@@ -29,7 +29,7 @@ exercise = Exercise(
     difficulty=4,
     minutes=30,
     reference=reference,
-    chapter="neural-language-models#both-directions",
+    chapter="recurrent-networks#both-directions",
     forbids=FORBIDDEN,
     rule=RULE,
 )
@@ -71,7 +71,7 @@ def leading(draw: Draw):
     "leaves the backward states in the order of reading",
     hint="The backward network reads position T - 1 first. Its state belongs there, not "
     "at position 0.",
-    see="neural-language-models#both-directions",
+    see="recurrent-networks#both-directions",
 )
 def reading_order(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -95,7 +95,7 @@ def reading_order(x, lengths, forward, backward):
     "lets the backward network begin in the padding",
     hint="It would carry what it read there into the real positions. In which state does "
     "it arrive at the last real one?",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def through_padding(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -118,7 +118,7 @@ def through_padding(x, lengths, forward, backward):
 @exercise.wrong(
     "leaves states on the padding",
     hint="Behind the end of a sequence the output is zero.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def padding_kept(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -141,7 +141,7 @@ def padding_kept(x, lengths, forward, backward):
 @exercise.wrong(
     "takes all positions for real",
     hint="The lengths tell where each sequence ends. Where do you use them?",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def no_padding(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -163,7 +163,7 @@ def no_padding(x, lengths, forward, backward):
 @exercise.wrong(
     "ends every sequence one position early",
     hint="A length of 2 means positions 0 and 1.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def one_short(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -186,7 +186,7 @@ def one_short(x, lengths, forward, backward):
 @exercise.wrong(
     "ends every sequence one position late",
     hint="A length of 2 means positions 0 and 1.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def one_long(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -209,7 +209,7 @@ def one_long(x, lengths, forward, backward):
 @exercise.wrong(
     "uses the longest length for all",
     hint="Every sequence ends by itself.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def longest(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -232,7 +232,7 @@ def longest(x, lengths, forward, backward):
 @exercise.wrong(
     "reads forward twice",
     hint="The second network begins at the end.",
-    see="neural-language-models#both-directions",
+    see="recurrent-networks#both-directions",
 )
 def both_forward(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -255,7 +255,7 @@ def both_forward(x, lengths, forward, backward):
 @exercise.wrong(
     "uses the weights of the forward network twice",
     hint="Each direction has weights of its own.",
-    see="neural-language-models#both-directions",
+    see="recurrent-networks#both-directions",
 )
 def same_weights(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -278,7 +278,7 @@ def same_weights(x, lengths, forward, backward):
 @exercise.wrong(
     "adds the two states",
     hint="Side by side, 2 H numbers: whoever reads them can weigh them.",
-    see="neural-language-models#both-directions",
+    see="recurrent-networks#both-directions",
 )
 def added(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -301,7 +301,7 @@ def added(x, lengths, forward, backward):
 @exercise.wrong(
     "puts the backward state first",
     hint="Forward first, then backward.",
-    see="neural-language-models#both-directions",
+    see="recurrent-networks#both-directions",
 )
 def backward_first(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -324,7 +324,7 @@ def backward_first(x, lengths, forward, backward):
 @exercise.wrong(
     "lays the states one behind the other in time",
     hint="The result has T positions with 2 H numbers each. Along which dimension do you join?",
-    see="neural-language-models#both-directions",
+    see="recurrent-networks#both-directions",
 )
 def in_time(x, lengths, forward, backward):
     T = x.shape[-2]
@@ -347,7 +347,7 @@ def in_time(x, lengths, forward, backward):
 @exercise.wrong(
     "starts the backward network from the last forward state",
     hint="Both directions begin with zeros.",
-    see="neural-language-models#both-directions",
+    see="recurrent-networks#both-directions",
 )
 def carries_on(x, lengths, forward, backward):
     T = x.shape[-2]

@@ -23,7 +23,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=25,
     reference=bits_per_byte,
-    chapter="training-a-language-model#bits-per-byte",
+    chapter="training-run#bits-per-byte",
 )
 
 
@@ -84,7 +84,7 @@ def modes(draw: Draw):
 @exercise.wrong(
     "measures in nats",
     hint="torch's logarithms are natural. How many nats is one bit?",
-    see="training-a-language-model#bits-per-byte",
+    see="training-run#bits-per-byte",
 )
 def nats(model, tokens, n_bytes, length):
     was_training = model.training
@@ -102,7 +102,7 @@ def nats(model, tokens, n_bytes, length):
 @exercise.wrong(
     "divides by the number of tokens",
     hint="You have bits per token. A token may be many bytes; how many there are is an argument.",
-    see="training-a-language-model#bits-per-byte",
+    see="training-run#bits-per-byte",
 )
 def per_token(model, tokens, n_bytes, length):
     was_training = model.training
@@ -120,7 +120,7 @@ def per_token(model, tokens, n_bytes, length):
 @exercise.wrong(
     "averages the windows, the short one as much as the others",
     hint="The last window has fewer targets. Add up nats, and divide once at the end.",
-    see="training-a-language-model#bits-per-byte",
+    see="training-run#bits-per-byte",
 )
 def mean_of_windows(model, tokens, n_bytes, length):
     was_training = model.training
@@ -139,7 +139,7 @@ def mean_of_windows(model, tokens, n_bytes, length):
     "leaves out what is left after the last whole window",
     hint="Take 7 tokens and windows of 4: how many of the 6 targets did you count? All bytes are in"
     " the denominator.",
-    see="training-a-language-model#held-out-text",
+    see="training-run#held-out-text",
 )
 def whole_windows(model, tokens, n_bytes, length):
     was_training = model.training
@@ -158,7 +158,7 @@ def whole_windows(model, tokens, n_bytes, length):
     "skips the first token of every window",
     hint="Your windows share no token, so the first of each is nobody's target. A window of T inputs"
     " needs T + 1 tokens.",
-    see="training-a-language-model#held-out-text",
+    see="training-run#held-out-text",
 )
 def borders_lost(model, tokens, n_bytes, length):
     was_training = model.training
@@ -177,7 +177,7 @@ def borders_lost(model, tokens, n_bytes, length):
     "gives the model the whole text at once",
     hint="A model that was trained on windows of T tokens has never seen position T + 1. Which"
     " argument did you not use?",
-    see="training-a-language-model#held-out-text",
+    see="training-run#held-out-text",
 )
 def one_window(model, tokens, n_bytes, length):
     was_training = model.training
@@ -192,7 +192,7 @@ def one_window(model, tokens, n_bytes, length):
 @exercise.wrong(
     "moves on by one token, so that most are counted many times",
     hint="Windows stand side by side. By how many tokens does the next one start later?",
-    see="training-a-language-model#held-out-text",
+    see="training-run#held-out-text",
 )
 def sliding(model, tokens, n_bytes, length):
     was_training = model.training
@@ -228,7 +228,7 @@ def not_shifted(model, tokens, n_bytes, length):
 @exercise.wrong(
     "measures in training mode",
     hint="With dropout on, you measure a damaged model. Which call switches it off?",
-    see="training-a-language-model#held-out-text",
+    see="training-run#held-out-text",
 )
 def training_mode(model, tokens, n_bytes, length):
     total = 0.0
@@ -243,7 +243,7 @@ def training_mode(model, tokens, n_bytes, length):
 @exercise.wrong(
     "leaves the model in evaluation mode",
     hint="After the measurement training goes on, now without dropout. How was the model before?",
-    see="training-a-language-model#held-out-text",
+    see="training-run#held-out-text",
 )
 def left_in_eval(model, tokens, n_bytes, length):
     model.eval()
@@ -260,7 +260,7 @@ def left_in_eval(model, tokens, n_bytes, length):
     "puts every model into training mode afterwards",
     hint="A model that came in evaluation mode should leave in it. What do you have to remember at the"
     " beginning?",
-    see="training-a-language-model#held-out-text",
+    see="training-run#held-out-text",
 )
 def left_in_training(model, tokens, n_bytes, length):
     model.eval()
@@ -277,7 +277,7 @@ def left_in_training(model, tokens, n_bytes, length):
 @exercise.wrong(
     "keeps the graph of every window in memory",
     hint="Nobody will call backward here, but torch does not know that. Which context tells it?",
-    see="training-a-language-model#held-out-text",
+    see="training-run#held-out-text",
 )
 def with_graph(model, tokens, n_bytes, length):
     was_training = model.training

@@ -23,7 +23,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=20,
     reference=reference,
-    chapter="neural-language-models#the-last-state",
+    chapter="recurrent-networks#the-last-state",
     forbids=FORBIDDEN,
     rule=RULE,
 )
@@ -73,7 +73,7 @@ def gradients(draw: Draw):
 @exercise.wrong(
     "takes the state after the padding",
     hint="The short sequences were over before. Which state does each of them end with?",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def through_padding(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -87,7 +87,7 @@ def through_padding(tokens, lengths, E, W_ih, W_hh, b, W, c):
     "sets the state to zero on padding",
     hint="The state at the end has to be kept until the loop is over. What should a "
     "padded step do to it?",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def zeroed(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -100,7 +100,7 @@ def zeroed(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "reads zeros on padding",
     hint="Even with an input of zeros the state goes on changing.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def zero_inputs(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -113,7 +113,7 @@ def zero_inputs(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "stops one token early",
     hint="A sequence of length 2 has tokens 0 and 1.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def one_early(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -126,7 +126,7 @@ def one_early(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "stops one token late",
     hint="A sequence of length 2 has tokens 0 and 1.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def one_late(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -139,7 +139,7 @@ def one_late(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "stops where the longest ends",
     hint="Every sequence of the batch ends by itself.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def longest(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -152,7 +152,7 @@ def longest(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "stops where the first sequence ends",
     hint="Every sequence of the batch ends by itself.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def first_length(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -165,7 +165,7 @@ def first_length(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "classifies by the first state",
     hint="The first state has read one token. Which one has read them all?",
-    see="neural-language-models#the-last-state",
+    see="recurrent-networks#the-last-state",
 )
 def first_state(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -178,7 +178,7 @@ def first_state(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "averages the states",
     hint="A mean is a way to do it too; here the last state decides.",
-    see="neural-language-models#the-last-state",
+    see="recurrent-networks#the-last-state",
 )
 def mean_state(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -193,7 +193,7 @@ def mean_state(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "takes the largest value that any state had",
     hint="Pooling is a way to do it too; here the last state decides.",
-    see="neural-language-models#the-last-state",
+    see="recurrent-networks#the-last-state",
 )
 def max_state(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -221,7 +221,7 @@ def no_memory(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "returns scores for every position",
     hint="One class for a whole sequence.",
-    see="neural-language-models#the-last-state",
+    see="recurrent-networks#the-last-state",
 )
 def all_positions(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -236,7 +236,7 @@ def all_positions(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "returns probabilities",
     hint="Scores are asked for; the loss takes the softmax.",
-    see="neural-language-models#the-last-state",
+    see="recurrent-networks#the-last-state",
 )
 def probabilities(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -249,7 +249,7 @@ def probabilities(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "leaves out the bias of the output",
     hint="The output layer has a bias.",
-    see="neural-language-models#the-last-state",
+    see="recurrent-networks#the-last-state",
 )
 def no_bias(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))
@@ -262,7 +262,7 @@ def no_bias(tokens, lengths, E, W_ih, W_hh, b, W, c):
 @exercise.wrong(
     "reads from the end",
     hint="The last state is the one after the last token, not after the first.",
-    see="neural-language-models#the-last-state",
+    see="recurrent-networks#the-last-state",
 )
 def backwards(tokens, lengths, E, W_ih, W_hh, b, W, c):
     h = E.new_zeros(*tokens.shape[:-1], len(b))

@@ -19,7 +19,7 @@ exercise = Exercise(
     difficulty=2,
     minutes=15,
     reference=clip_gradients,
-    chapter="training-a-language-model#clipping",
+    chapter="training-run#clipping",
     forbids=(
         "torch.nn.utils.clip_grad_norm_",
         "torch.nn.utils.clip_grad_norm",
@@ -109,7 +109,7 @@ def not_finite(draw: Draw):
     "clips every parameter by itself",
     hint="The step should keep its direction. What happens to it when a long gradient is shrunk and a"
     " short one is not?",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def each_alone(parameters, max_norm):
     total = 0.0
@@ -126,7 +126,7 @@ def each_alone(parameters, max_norm):
     "cuts every entry to the range from -max_norm to max_norm",
     hint="That is clipping by value: it changes the direction. Clipping by norm multiplies all entries"
     " by one factor.",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def by_value(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -140,7 +140,7 @@ def by_value(parameters, max_norm):
 @exercise.wrong(
     "makes short gradients longer",
     hint="A gradient of norm 0.5 came out with norm 1. The factor should never be above which number?",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def always_scales(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -154,7 +154,7 @@ def always_scales(parameters, max_norm):
 @exercise.wrong(
     "adds up the norms of the parameters",
     hint="Norms 3 and 4 make 5 together. Treat all entries of all gradients as one long vector.",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def sum_of_norms(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -169,7 +169,7 @@ def sum_of_norms(parameters, max_norm):
     "takes the largest norm of a parameter for the norm of all",
     hint="Three gradients of norm 0.6 are longer than 1 together. Which number takes all of them into"
     " account?",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def largest_norm(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -183,7 +183,7 @@ def largest_norm(parameters, max_norm):
 @exercise.wrong(
     "forgets the square root",
     hint="For the gradient (3, 4) the norm is 5, not 25.",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def squared(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -198,7 +198,7 @@ def squared(parameters, max_norm):
     "puts new tensors into a variable and leaves the gradients as they were",
     hint="`g = g * factor` gives the name g to a new tensor; p.grad still is the old one. Which"
     " operation changes a tensor itself?",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def not_in_place(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -213,7 +213,7 @@ def not_in_place(parameters, max_norm):
     "measures the parameters instead of their gradients",
     hint="Your norm stays the same whatever the gradients are. Which attribute of a parameter holds"
     " its gradient?",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def of_the_weights(parameters, max_norm):
     norm = math.sqrt(sum((p.detach().double() ** 2).sum().item() for p in parameters))
@@ -227,7 +227,7 @@ def of_the_weights(parameters, max_norm):
 @exercise.wrong(
     "returns the norm after clipping",
     hint="The returned norm is for the log: it shows how wild the step was. Measure before you change.",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def norm_afterwards(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -242,7 +242,7 @@ def norm_afterwards(parameters, max_norm):
     "multiplies by a factor that is 0 or nan when the norm is not finite",
     hint="One infinite entry turned the others into 0 or nan. Is there a direction left to keep? Then"
     " touch nothing and let the caller skip the step.",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def no_check(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -257,7 +257,7 @@ def no_check(parameters, max_norm):
 @exercise.wrong(
     "fails at a parameter without a gradient",
     hint="A parameter that the loss does not depend on has p.grad None. It adds nothing to the norm.",
-    see="training-a-language-model#clipping",
+    see="training-run#clipping",
 )
 def no_none(parameters, max_norm):
     gradients = [p.grad for p in parameters]

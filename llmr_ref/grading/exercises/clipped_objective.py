@@ -17,7 +17,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=25,
     reference=reference,
-    chapter="post-training#clipping-the-ratio",
+    chapter="policy-gradients#clipping-the-ratio",
 )
 
 
@@ -77,7 +77,7 @@ def gradients(draw: Draw):
     "does not clip",
     hint="However far a token's probability has moved, your objective rewards moving on. Where do "
     "1 - epsilon and 1 + epsilon enter?",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def unclipped(log_p, old_log_p, A, epsilon=0.2):
     return ((log_p.float() - old_log_p.float()).exp() * A).to(log_p.dtype)
@@ -87,7 +87,7 @@ def unclipped(log_p, old_log_p, A, epsilon=0.2):
     "clips without the minimum",
     hint="A good token that became unlikely has no gradient here, so the mistake is never put right. "
     "What does the minimum with rho A change for it?",
-    see="post-training#why-the-minimum",
+    see="policy-gradients#why-the-minimum",
 )
 def no_minimum(log_p, old_log_p, A, epsilon=0.2):
     rho = (log_p.float() - old_log_p.float()).exp()
@@ -98,7 +98,7 @@ def no_minimum(log_p, old_log_p, A, epsilon=0.2):
     "takes the larger of the two",
     hint="The objective is to be a lower bound, pessimistic about gains. Which of the two terms is "
     "the cautious one?",
-    see="post-training#why-the-minimum",
+    see="policy-gradients#why-the-minimum",
 )
 def maximum(log_p, old_log_p, A, epsilon=0.2):
     rho = (log_p.float() - old_log_p.float()).exp()
@@ -110,7 +110,7 @@ def maximum(log_p, old_log_p, A, epsilon=0.2):
     "multiplies the smaller ratio by A",
     hint="The minimum is taken of the two products, not of the two ratios: a negative A turns the "
     "order round.",
-    see="post-training#why-the-minimum",
+    see="policy-gradients#why-the-minimum",
 )
 def minimum_of_ratios(log_p, old_log_p, A, epsilon=0.2):
     rho = (log_p.float() - old_log_p.float()).exp()
@@ -122,7 +122,7 @@ def minimum_of_ratios(log_p, old_log_p, A, epsilon=0.2):
     "turns the ratio round",
     hint="Your rho falls when the policy makes a token more likely. The policy in training stands "
     "above the line.",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def inverse_ratio(log_p, old_log_p, A, epsilon=0.2):
     rho = (old_log_p.float() - log_p.float()).exp()
@@ -133,7 +133,7 @@ def inverse_ratio(log_p, old_log_p, A, epsilon=0.2):
 @exercise.wrong(
     "takes the difference of the logarithms for the ratio",
     hint="You subtract log-probabilities and stop there. Of which number is that the logarithm?",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def log_ratio(log_p, old_log_p, A, epsilon=0.2):
     rho = log_p.float() - old_log_p.float()
@@ -144,7 +144,7 @@ def log_ratio(log_p, old_log_p, A, epsilon=0.2):
 @exercise.wrong(
     "divides log-probabilities",
     hint="The ratio is one of probabilities. log a / log b is not log (a / b): what is?",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def ratio_of_logs(log_p, old_log_p, A, epsilon=0.2):
     rho = log_p.float() / old_log_p.float()
@@ -155,7 +155,7 @@ def ratio_of_logs(log_p, old_log_p, A, epsilon=0.2):
 @exercise.wrong(
     "clips from above only",
     hint="For a bad token the limit is 1 - epsilon. Your range has one end.",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def upper_only(log_p, old_log_p, A, epsilon=0.2):
     rho = (log_p.float() - old_log_p.float()).exp()
@@ -167,7 +167,7 @@ def upper_only(log_p, old_log_p, A, epsilon=0.2):
     "returns the loss in place of the objective",
     hint="The objective is to be made large; the minus comes where it is handed to an optimizer that "
     "makes things small. What does the exercise ask for?",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def negated(log_p, old_log_p, A, epsilon=0.2):
     rho = (log_p.float() - old_log_p.float()).exp()
@@ -179,7 +179,7 @@ def negated(log_p, old_log_p, A, epsilon=0.2):
     "clips the product instead of the ratio",
     hint="rho A lies near A, not near 1. What is it that should stay between 1 - epsilon and "
     "1 + epsilon?",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def clips_the_product(log_p, old_log_p, A, epsilon=0.2):
     gain = (log_p.float() - old_log_p.float()).exp() * A.float()
@@ -190,7 +190,7 @@ def clips_the_product(log_p, old_log_p, A, epsilon=0.2):
     "fixes epsilon at 0.2",
     hint="The right range for the default, and for no other. Where does the argument appear in "
     "your formula?",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def epsilon_fixed(log_p, old_log_p, A, epsilon=0.2):
     rho = (log_p.float() - old_log_p.float()).exp()
@@ -202,7 +202,7 @@ def epsilon_fixed(log_p, old_log_p, A, epsilon=0.2):
     "averages the tokens",
     hint="One number comes out, but which tokens belong to the answer is not known here. Return one "
     "value a token.",
-    see="post-training#clipping-the-ratio",
+    see="policy-gradients#clipping-the-ratio",
 )
 def averaged(log_p, old_log_p, A, epsilon=0.2):
     rho = (log_p.float() - old_log_p.float()).exp()

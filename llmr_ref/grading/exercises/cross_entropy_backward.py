@@ -19,7 +19,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=20,
     reference=reference,
-    chapter="backprop#softmax-and-cross-entropy",
+    chapter="backprop-tensors#softmax-and-cross-entropy",
     forbids=AUTOGRAD,
     rule=RULE,
 )
@@ -83,7 +83,7 @@ def dtypes(draw: Draw):
     "adds the gradients up instead of taking their mean",
     hint="Your gradients grow with the number of positions. The loss is a mean: by how many "
     "positions is the gradient of each one divided?",
-    see="backprop#softmax-and-cross-entropy",
+    see="backprop-tensors#softmax-and-cross-entropy",
 )
 def no_mean(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -95,7 +95,7 @@ def no_mean(logits, targets, ignore_index=-100):
     "counts ignored targets in the mean",
     hint="An ignored position has no loss, so it is not one of the positions of the mean either. "
     "How many targets are left?",
-    see="backprop#ignored-targets",
+    see="backprop-tensors#ignored-targets",
 )
 def divides_by_all(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -108,7 +108,7 @@ def divides_by_all(logits, targets, ignore_index=-100):
     "divides by the number of sequences instead of positions",
     hint="The mean runs over every position of every sequence. Which of these numbers is the length "
     "of the first dimension?",
-    see="backprop#softmax-and-cross-entropy",
+    see="backprop-tensors#softmax-and-cross-entropy",
 )
 def divides_by_batch(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -121,7 +121,7 @@ def divides_by_batch(logits, targets, ignore_index=-100):
     "lets an ignored position keep its probabilities as a gradient",
     hint="Where no target counts, nothing of the position may move: not the target's logit and not "
     "the others. What is left in that row of yours?",
-    see="backprop#ignored-targets",
+    see="backprop-tensors#ignored-targets",
 )
 def keeps_probabilities(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -133,7 +133,7 @@ def keeps_probabilities(logits, targets, ignore_index=-100):
     "counts padding as token 0",
     hint="You replace ignored targets by 0 to be able to index, and then treat them like a true 0. "
     "What must become of those rows afterwards?",
-    see="backprop#ignored-targets",
+    see="backprop-tensors#ignored-targets",
 )
 def padding_is_a_token(logits, targets, ignore_index=-100):
     onehot = F.one_hot(targets.where(targets != ignore_index, 0), logits.shape[-1])
@@ -143,7 +143,7 @@ def padding_is_a_token(logits, targets, ignore_index=-100):
 @exercise.wrong(
     "knows -100 only",
     hint="The number that marks an ignored target is an argument. Where does it appear in your code?",
-    see="backprop#ignored-targets",
+    see="backprop-tensors#ignored-targets",
 )
 def fixed_index(logits, targets, ignore_index=-100):
     counted = (targets != -100) & (targets >= 0)
@@ -155,7 +155,7 @@ def fixed_index(logits, targets, ignore_index=-100):
 @exercise.wrong(
     "treats token 0 as padding",
     hint="0 is the number of a token like any other. Only `ignore_index` is left out.",
-    see="backprop#ignored-targets",
+    see="backprop-tensors#ignored-targets",
 )
 def skips_zero(logits, targets, ignore_index=-100):
     counted = (targets != ignore_index) & (targets != 0)
@@ -168,7 +168,7 @@ def skips_zero(logits, targets, ignore_index=-100):
     "turns the sign",
     hint="A step against the gradient should raise the target's logit. Which sign must its gradient "
     "have?",
-    see="backprop#softmax-and-cross-entropy",
+    see="backprop-tensors#softmax-and-cross-entropy",
 )
 def sign(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -181,7 +181,7 @@ def sign(logits, targets, ignore_index=-100):
     "forgets the logit in the numerator",
     hint="Minus the logarithm of the softmax is a logsumexp minus the target's logit. Your result "
     "is the derivative of the first term alone.",
-    see="backprop#softmax-and-cross-entropy",
+    see="backprop-tensors#softmax-and-cross-entropy",
 )
 def no_target(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -193,7 +193,7 @@ def no_target(logits, targets, ignore_index=-100):
     "stops at the probabilities",
     hint="-1/p is the derivative of the loss with respect to the probability. One step of the chain "
     "is missing between probabilities and logits.",
-    see="backprop#softmax-and-cross-entropy",
+    see="backprop-tensors#softmax-and-cross-entropy",
 )
 def stops_early(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -205,7 +205,7 @@ def stops_early(logits, targets, ignore_index=-100):
 @exercise.wrong(
     "subtracts 1 in the target's column of every row",
     hint="`P[:, targets]` is every row crossed with every target. Each row has a target of its own.",
-    see="backprop#softmax-and-cross-entropy",
+    see="backprop-tensors#softmax-and-cross-entropy",
 )
 def whole_columns(logits, targets, ignore_index=-100):
     P = torch.softmax(logits, -1).reshape(-1, logits.shape[-1])
@@ -219,7 +219,7 @@ def whole_columns(logits, targets, ignore_index=-100):
     "exponentiates large logits as they are",
     hint="The exponential of 89 is infinite in float32. What can you take from all logits of a row "
     "without changing a probability?",
-    see="backprop#softmax-and-cross-entropy",
+    see="backprop-tensors#softmax-and-cross-entropy",
 )
 def overflows(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -232,7 +232,7 @@ def overflows(logits, targets, ignore_index=-100):
     "divides by zero when nothing counts",
     hint="Batches of padding alone occur. What is 0 divided by 0, and what should such a batch "
     "teach?",
-    see="backprop#ignored-targets",
+    see="backprop-tensors#ignored-targets",
 )
 def divides_by_zero(logits, targets, ignore_index=-100):
     counted = targets != ignore_index
@@ -244,7 +244,7 @@ def divides_by_zero(logits, targets, ignore_index=-100):
 @exercise.wrong(
     "returns float32 whatever it is given",
     hint="The gradient of 16-bit or 64-bit logits has their dtype. What is the last thing to do?",
-    see="backprop#softmax-and-cross-entropy",
+    see="backprop-tensors#softmax-and-cross-entropy",
 )
 def to_float32(logits, targets, ignore_index=-100):
     counted = targets != ignore_index

@@ -19,7 +19,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=30,
     reference=reference,
-    chapter="post-training#groups",
+    chapter="policy-gradients#groups",
 )
 
 
@@ -106,7 +106,7 @@ def dtypes(draw: Draw):
     "subtracts the mean of the whole batch",
     hint="A hard prompt makes all its answers look bad here. Which answers is one to be compared "
     "with, and along which dimension do they lie?",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def batch_mean(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -119,7 +119,7 @@ def batch_mean(rewards, baseline="mean", standardize=False):
     "averages over the prompts",
     hint="Rows are prompts, columns the answers to one prompt. You compare the first answers of all "
     "prompts with one another.",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def over_prompts(rewards, baseline="mean", standardize=False):
     r = rewards.float()
@@ -133,7 +133,7 @@ def over_prompts(rewards, baseline="mean", standardize=False):
     "lines the means up with the columns",
     hint="With as many prompts as answers there is no error, only wrong numbers: the mean of prompt i "
     "is subtracted from column i. What does keepdim do?",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def no_keepdim(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -146,7 +146,7 @@ def no_keepdim(rewards, baseline="mean", standardize=False):
     "compares an answer with a group that it belongs to",
     hint="Leaving one out changes nothing in your result. Whose reward has to go from the sum, and "
     "how many are left?",
-    see="post-training#a-baseline-that-leaves-one-out",
+    see="policy-gradients#a-baseline-that-leaves-one-out",
 )
 def never_left_out(rewards, baseline="mean", standardize=False):
     r = rewards.float()
@@ -157,7 +157,7 @@ def never_left_out(rewards, baseline="mean", standardize=False):
 @exercise.wrong(
     "divides the sum of the others by G",
     hint="You take the own reward out of the sum but still count it. How many others are there?",
-    see="post-training#a-baseline-that-leaves-one-out",
+    see="policy-gradients#a-baseline-that-leaves-one-out",
 )
 def divided_by_G(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -171,7 +171,7 @@ def divided_by_G(rewards, baseline="mean", standardize=False):
     "leaves one out always",
     hint="The default compares with the mean of all G answers, the own one included. You leave it "
     "out whatever is asked.",
-    see="post-training#a-baseline-that-leaves-one-out",
+    see="policy-gradients#a-baseline-that-leaves-one-out",
 )
 def always_left_out(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -183,7 +183,7 @@ def always_left_out(rewards, baseline="mean", standardize=False):
 @exercise.wrong(
     "standardizes whether it is asked to or not",
     hint="With `standardize=False` the differences keep their size. Where is that argument used?",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def always_standardized(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -196,7 +196,7 @@ def always_standardized(rewards, baseline="mean", standardize=False):
     "leaves the differences as long as they are when asked to standardize",
     hint="With `standardize=True` the differences are also divided. By which number, and of which "
     "answers?",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def never_standardized(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -209,7 +209,7 @@ def never_standardized(rewards, baseline="mean", standardize=False):
     "divides by the deviation of a population",
     hint="The G answers are a sample, so their squares are averaged over G - 1. torch's default and "
     "numpy's are not the same.",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def population(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -222,7 +222,7 @@ def population(rewards, baseline="mean", standardize=False):
 @exercise.wrong(
     "divides by the variance",
     hint="Double all rewards: standardized advantages should stay as they are. Yours are halved.",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def variance(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -236,7 +236,7 @@ def variance(rewards, baseline="mean", standardize=False):
     "divides by 0 when all answers are alike",
     hint="All right or all wrong: the deviation is 0, and 0 / 0 is nan. What small number does the "
     "statement add, and where?",
-    see="post-training#when-all-answers-are-alike",
+    see="policy-gradients#when-all-answers-are-alike",
 )
 def nan_when_alike(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -250,7 +250,7 @@ def nan_when_alike(rewards, baseline="mean", standardize=False):
     "compares with the best answer of the group",
     hint="Then no advantage is ever positive, and a group of right answers is never better than "
     "expected. What reward does one expect of an answer?",
-    see="post-training#baselines",
+    see="policy-gradients#baselines",
 )
 def minus_best(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]
@@ -264,7 +264,7 @@ def minus_best(rewards, baseline="mean", standardize=False):
     "centres the caller's rewards in place",
     hint="After the call the rewards that were passed in are different. Which operator of yours "
     "writes into its left side?",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def in_place(rewards, baseline="mean", standardize=False):
     r, G = rewards.float(), rewards.shape[-1]

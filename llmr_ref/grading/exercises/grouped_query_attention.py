@@ -146,7 +146,7 @@ def averaged(Q, K, V):
 @exercise.wrong(
     "lets queries see the future",
     hint="A language model predicts what follows. Which keys must a query not see?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def no_mask(Q, K, V):
     h, _, d = Q.shape[-3:]
@@ -162,7 +162,7 @@ def no_mask(Q, K, V):
 @exercise.wrong(
     "hides every query from itself",
     hint="A query may look at its own key. Which diagonal does `tril` keep?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def strict(Q, K, V):
     h, T, d = Q.shape[-3:]
@@ -179,7 +179,7 @@ def strict(Q, K, V):
 @exercise.wrong(
     "leaves out the root of d_k",
     hint="Scores grow with the width of a head. What divides them?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def not_scaled(Q, K, V):
     h, T = Q.shape[-3:-1]
@@ -197,7 +197,7 @@ def not_scaled(Q, K, V):
     "divides by the root of the whole width",
     hint="Each head compares vectors of width d_k. It does not matter to it how many "
     "heads there are.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def scale_of_all(Q, K, V):
     h, T, d = Q.shape[-3:]
@@ -231,7 +231,7 @@ def scale_of_group(Q, K, V):
 @exercise.wrong(
     "normalises over queries instead of keys",
     hint="The weights of one query sum to 1. Along which dimension do its keys lie?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def wrong_softmax(Q, K, V):
     h, T, d = Q.shape[-3:]
@@ -249,7 +249,7 @@ def wrong_softmax(Q, K, V):
     "flattens heads and positions in the wrong order",
     hint="The output has one row a position, with its heads side by side. `reshape` "
     "without a transposition mixes positions.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def flattened(Q, K, V):
     h, T, d = Q.shape[-3:]
@@ -266,7 +266,7 @@ def flattened(Q, K, V):
 @exercise.wrong(
     "leaves the heads apart",
     hint="The output is (..., T, h d_v). What remains to be done with (..., h, T, d_v)?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def not_merged(Q, K, V):
     h, T, d = Q.shape[-3:]
@@ -283,7 +283,7 @@ def not_merged(Q, K, V):
 @exercise.wrong(
     "adds the heads up",
     hint="Heads are laid side by side, so that the output projection can weigh them.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def summed(Q, K, V):
     h, T, d = Q.shape[-3:]

@@ -13,7 +13,7 @@ exercise = Exercise(
     difficulty=4,
     minutes=30,
     reference=backprop.layer_norm_backward,
-    chapter="backprop#layernorm-backward",
+    chapter="backprop-tensors#layernorm-backward",
     forbids=(*AUTOGRAD, "torch.ops.aten.native_layer_norm_backward"),
     rule=RULE,
 )
@@ -58,7 +58,7 @@ def dtypes(draw: Draw):
     "holds the mean and the deviation still",
     hint="You divide by sigma and stop. When one entry of x moves, the mean and the deviation "
     "move with it, and through them every entry of z.",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def held_still(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -75,7 +75,7 @@ def held_still(dy, x, weight, eps=1e-5):
     "forgets that the mean moves",
     hint="Adding a constant to x changes nothing, so the entries of dx must sum to 0. Which of"
     " the two terms makes sure of that?",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def mean_still(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -92,7 +92,7 @@ def mean_still(dy, x, weight, eps=1e-5):
     "forgets that the deviation moves",
     hint="Stretching x around its mean changes nothing, so dx and z must be at right angles. "
     "Which of the two terms makes sure of that?",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def deviation_still(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -125,7 +125,7 @@ def no_gain(dy, x, weight, eps=1e-5):
     "applies the gain at the end, outside of the means",
     hint="Gamma differs from entry to entry, so it cannot be taken out of a mean over entries."
     " Follow the graph: gamma comes first on the way back.",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def gain_last(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -158,7 +158,7 @@ def input_for_z(dy, x, weight, eps=1e-5):
 @exercise.wrong(
     "divides the variance by d - 1",
     hint="`std` and `var` of torch divide by d - 1 unless told otherwise. LayerNorm divides by d.",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def unbiased(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -174,7 +174,7 @@ def unbiased(dy, x, weight, eps=1e-5):
 @exercise.wrong(
     "adds eps to the deviation instead of the variance",
     hint="Is your eps inside the root? The two differ when the variance is small or eps is large.",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def eps_outside(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -190,7 +190,7 @@ def eps_outside(dy, x, weight, eps=1e-5):
 @exercise.wrong(
     "uses an eps of its own",
     hint="The result is right for the default only. Where in your code does `eps` appear?",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def own_eps(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -207,7 +207,7 @@ def own_eps(dy, x, weight, eps=1e-5):
     "divides by the variance",
     hint="Forward divides by the deviation, so the local derivative is one over the deviation."
     " Did you take the root?",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def variance(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -223,7 +223,7 @@ def variance(dy, x, weight, eps=1e-5):
 @exercise.wrong(
     "sums where it should average",
     hint="Both corrections are means over the d entries of a vector. Yours are d times too large.",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def sums(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -239,7 +239,7 @@ def sums(dy, x, weight, eps=1e-5):
 @exercise.wrong(
     "adds the term of the deviation",
     hint="A larger entry makes sigma larger, which pulls z back. Which sign has that effect?",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def adds(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -256,7 +256,7 @@ def adds(dy, x, weight, eps=1e-5):
     "averages over the whole batch",
     hint="Every vector has a mean and a deviation of its own. Which dimension do your means "
     "run over?",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def whole_batch(dy, x, weight, eps=1e-5):
     centred = x - x.mean(-1, keepdim=True)
@@ -305,7 +305,7 @@ def mean_of_positions(dy, x, weight, eps=1e-5):
     "returns float32 whatever it is given",
     hint="Computing in float32 is a good idea for 16 bits, but a gradient has the dtype of "
     "what it belongs to.",
-    see="backprop#layernorm-backward",
+    see="backprop-tensors#layernorm-backward",
 )
 def to_float32(dy, x, weight, eps=1e-5):
     dy, x, weight = dy.float(), x.float(), weight.float()

@@ -34,7 +34,7 @@ exercise = Exercise(
     difficulty=4,
     minutes=35,
     reference=reference,
-    chapter="post-training#verifiable-rewards",
+    chapter="policy-gradients#verifiable-rewards",
 )
 
 
@@ -148,7 +148,7 @@ def steps_and_groups(draw: Draw):
 @exercise.wrong(
     "makes right answers less likely",
     hint="The optimizer makes your loss small. Is that what should happen to the reward?",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def downhill(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -166,7 +166,7 @@ def downhill(policy, optimizer, prompts, verify, steps, group):
     "has the most probable answer judged, not a sample",
     hint="A policy that always says the same thing never finds out what else would have been right. "
     "And in a group whose answers are all alike every advantage is 0.",
-    see="post-training#when-all-answers-are-alike",
+    see="policy-gradients#when-all-answers-are-alike",
 )
 def greedy(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -183,7 +183,7 @@ def greedy(policy, optimizer, prompts, verify, steps, group):
     "draws answers without asking the policy",
     hint="All answers are equally likely in your samples, to the end. The expected reward is the "
     "policy's only if the policy draws.",
-    see="post-training#verifiable-rewards",
+    see="policy-gradients#verifiable-rewards",
 )
 def uniform(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -200,7 +200,7 @@ def uniform(policy, optimizer, prompts, verify, steps, group):
 @exercise.wrong(
     "takes no step with the optimizer",
     hint="The gradients are there, the weights stay. Which call moves them?",
-    see="post-training#verifiable-rewards",
+    see="policy-gradients#verifiable-rewards",
 )
 def no_step(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -215,7 +215,7 @@ def no_step(policy, optimizer, prompts, verify, steps, group):
 @exercise.wrong(
     "draws one answer to a prompt",
     hint="A group of one has no others to be compared with. What does `group` say?",
-    see="post-training#groups",
+    see="policy-gradients#groups",
 )
 def one_answer(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -232,7 +232,7 @@ def one_answer(policy, optimizer, prompts, verify, steps, group):
     "subtracts no baseline",
     hint="With rewards of 20 and 21 every answer looks good, and what luck draws often grows. What do "
     "you compare a reward with?",
-    see="post-training#baselines",
+    see="policy-gradients#baselines",
 )
 def no_baseline(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -248,7 +248,7 @@ def no_baseline(policy, optimizer, prompts, verify, steps, group):
     "cuts the policy off from its loss",
     hint="backward finds nothing to differentiate. Sampling needs no gradient, but the "
     "log-probabilities of the sample do.",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def detached(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -267,7 +267,7 @@ def detached(policy, optimizer, prompts, verify, steps, group):
     "stops after the first step",
     hint="One step changes a probability by a little. How often does the body of your loop run before "
     "the function returns?",
-    see="post-training#verifiable-rewards",
+    see="policy-gradients#verifiable-rewards",
 )
 def one_step(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -286,7 +286,7 @@ def one_step(policy, optimizer, prompts, verify, steps, group):
     "adds up the gradients of all steps",
     hint="backward adds to the gradients that are already there. Before which call do they have to be "
     "cleared?",
-    see="post-training#verifiable-rewards",
+    see="policy-gradients#verifiable-rewards",
 )
 def never_zeroed(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):
@@ -303,7 +303,7 @@ def never_zeroed(policy, optimizer, prompts, verify, steps, group):
     "keeps the first sample for all steps",
     hint="After a few steps the policy would no longer draw the answers that you still learn from. "
     "What belongs into the loop?",
-    see="post-training#verifiable-rewards",
+    see="policy-gradients#verifiable-rewards",
 )
 def sampled_once(policy, optimizer, prompts, verify, steps, group):
     P = policy(prompts).softmax(-1).detach()
@@ -321,7 +321,7 @@ def sampled_once(policy, optimizer, prompts, verify, steps, group):
     "imitates its own answers and never asks the verifier",
     hint="Without a reward a sample teaches the policy only what it knows already. Who says which "
     "answers are right?",
-    see="post-training#verifiable-rewards",
+    see="policy-gradients#verifiable-rewards",
 )
 def no_verifier(policy, optimizer, prompts, verify, steps, group):
     for _ in range(steps):

@@ -20,7 +20,7 @@ exercise = Exercise(
     difficulty=2,
     minutes=15,
     reference=learning_rate,
-    chapter="training-a-language-model#warm-up-and-cosine",
+    chapter="training-run#warm-up-and-cosine",
 )
 
 
@@ -70,7 +70,7 @@ def borders(draw: Draw):
     "begins the cosine at step 0 instead of after the warm-up",
     hint="At the end of the warm-up your rate jumps. How far along the way down is that step: which"
     " fraction is 0 there?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def cosine_from_0(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -84,7 +84,7 @@ def cosine_from_0(step, max_lr, min_lr, warmup_steps, total_steps):
 @exercise.wrong(
     "divides by all steps instead of those after the warm-up",
     hint="Just before the end your rate is not near min_lr. How many steps does the way down have?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def wrong_length(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -98,7 +98,7 @@ def wrong_length(step, max_lr, min_lr, warmup_steps, total_steps):
 @exercise.wrong(
     "goes down to 0 instead of min_lr",
     hint="Put cos = -1 into your formula: what is left is the last rate, and it should be an argument.",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def down_to_0(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -112,7 +112,7 @@ def down_to_0(step, max_lr, min_lr, warmup_steps, total_steps):
 @exercise.wrong(
     "adds min_lr to a cosine that begins at max_lr",
     hint="At the end of the warm-up you return max_lr + min_lr. How far does the cosine have to fall?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def too_high(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -126,7 +126,7 @@ def too_high(step, max_lr, min_lr, warmup_steps, total_steps):
 @exercise.wrong(
     "follows a straight line down",
     hint="Your rate is right at both ends and half way. What is the shape between them?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def linear(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -141,7 +141,7 @@ def linear(step, max_lr, min_lr, warmup_steps, total_steps):
     "takes a whole cosine, which comes up again",
     hint="Your rate is lowest half way and high again at the end. Between which angles does a cosine"
     " fall from 1 to -1?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def whole_cosine(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -156,7 +156,7 @@ def whole_cosine(step, max_lr, min_lr, warmup_steps, total_steps):
     "takes a quarter of a cosine",
     hint="Your descent is steepest at the end. A cosine that is shifted up and halved goes from 1 to 0"
     " over which angle?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def quarter(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -170,7 +170,7 @@ def quarter(step, max_lr, min_lr, warmup_steps, total_steps):
 @exercise.wrong(
     "warms up from min_lr",
     hint="The line begins at 0 here, below min_lr. What is the rate of step 0?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def from_min(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -184,7 +184,7 @@ def from_min(step, max_lr, min_lr, warmup_steps, total_steps):
 @exercise.wrong(
     "is one step ahead in the warm-up",
     hint="Step 0 has rate 0 and step warmup_steps has max_lr. Your line is there one step early.",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def one_ahead(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -198,7 +198,7 @@ def one_ahead(step, max_lr, min_lr, warmup_steps, total_steps):
 @exercise.wrong(
     "comes up again after the end",
     hint="A cosine goes on after pi. What should a run get that trains longer than total_steps?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def no_end(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:
@@ -210,7 +210,7 @@ def no_end(step, max_lr, min_lr, warmup_steps, total_steps):
 @exercise.wrong(
     "measures the angle in degrees",
     hint="math.cos takes radians. Which angle is half a turn?",
-    see="training-a-language-model#warm-up-and-cosine",
+    see="training-run#warm-up-and-cosine",
 )
 def degrees(step, max_lr, min_lr, warmup_steps, total_steps):
     if step < warmup_steps:

@@ -13,7 +13,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=20,
     reference=backprop.linear_backward,
-    chapter="backprop#a-linear-layer",
+    chapter="backprop-tensors#a-linear-layer",
     forbids=AUTOGRAD,
     rule=RULE,
 )
@@ -58,7 +58,7 @@ def dtypes(draw: Draw):
     "returns the weight's gradient transposed",
     hint="The gradient of W has the shape of W, (out, in). Which of the two factors has to stand on "
     "the left?",
-    see="backprop#a-linear-layer",
+    see="backprop-tensors#a-linear-layer",
 )
 def transposed_dW(dy, x, W):
     dy_, x_ = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
@@ -69,7 +69,7 @@ def transposed_dW(dy, x, W):
     "sends the gradient back through the transposed weight",
     hint="Forward multiplies by W transposed. Write out one entry of dx as a sum over outputs: which "
     "index of W runs?",
-    see="backprop#a-linear-layer",
+    see="backprop-tensors#a-linear-layer",
 )
 def transposed_W(dy, x, W):
     dy_, x_ = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
@@ -133,7 +133,7 @@ def no_sum_for_bias(dy, x, W):
 @exercise.wrong(
     "sums the bias gradient over the outputs",
     hint="Every output has a bias of its own. Which dimensions should disappear, and which one stay?",
-    see="backprop#a-linear-layer",
+    see="backprop-tensors#a-linear-layer",
 )
 def sums_outputs(dy, x, W):
     dy_, x_ = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
@@ -144,7 +144,7 @@ def sums_outputs(dy, x, W):
     "reshapes where it should transpose",
     hint="`reshape` keeps the order in memory; it does not exchange rows and columns. Follow one "
     "number of dy through your line.",
-    see="backprop#a-linear-layer",
+    see="backprop-tensors#a-linear-layer",
 )
 def reshapes(dy, x, W):
     x_ = x.reshape(-1, x.shape[-1])
@@ -156,7 +156,7 @@ def reshapes(dy, x, W):
     "counts on exactly one batch dimension and one of positions",
     hint="Three letters in your einsum are three dimensions. An ellipsis, or a reshape to rows, "
     "takes any number.",
-    see="backprop#a-linear-layer",
+    see="backprop-tensors#a-linear-layer",
 )
 def three_dimensions(dy, x, W):
     if dy.dim() <= 2:
@@ -168,7 +168,7 @@ def three_dimensions(dy, x, W):
 @exercise.wrong(
     "works for rows only, not for a single vector",
     hint="A vector has no dimension -2. What does `reshape(-1, n)` make of it?",
-    see="backprop#a-linear-layer",
+    see="backprop-tensors#a-linear-layer",
 )
 def needs_rows(dy, x, W):
     lead = tuple(range(dy.dim() - 1))
@@ -181,7 +181,7 @@ def needs_rows(dy, x, W):
 @exercise.wrong(
     "returns float32 whatever it is given",
     hint="Something on the way converts to float32. A gradient has the dtype of what it belongs to.",
-    see="backprop#a-linear-layer",
+    see="backprop-tensors#a-linear-layer",
 )
 def to_float32(dy, x, W):
     dy, x, W = dy.float(), x.float(), W.float()

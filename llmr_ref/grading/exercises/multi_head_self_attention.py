@@ -15,7 +15,7 @@ exercise = Exercise(
     difficulty=4,
     minutes=35,
     reference=attention.MultiHeadAttention,
-    chapter="masking#many-heads",
+    chapter="multi-head#side-by-side-then-mixed",
     forbids=("torch.nn.MultiheadAttention", "torch.nn.functional.multi_head_attention_forward"),
     rule="Split and merge the heads yourself; `nn.MultiheadAttention` is what you are rebuilding.",
 )
@@ -82,7 +82,7 @@ def gradients(draw: Draw):
     hint="A reshape keeps numbers in memory order. From (T, d_model) straight to (h, T, "
     "d_head), each head gets the whole width of some positions. Split the last dimension "
     "first; then which two change places?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class NoTranspose(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -108,7 +108,7 @@ class NoTranspose(nn.Module):
     "concatenates the heads without bringing the positions back",
     hint="Your heads are right, and (h, T, d_head) has as many numbers as (T, d_model). A "
     "reshape alone mixes positions. Undo the steps of the split in the opposite order.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class WrongConcatenation(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -133,7 +133,7 @@ class WrongConcatenation(nn.Module):
     "deals the coordinates out to the heads in turn",
     hint="Head 0 owns the first d_head coordinates, head 1 the next. Yours owns every h-th. In "
     "which order do the two new dimensions stand when you split the last one?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class InterleavedHeads(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -158,7 +158,7 @@ class InterleavedHeads(nn.Module):
     "attends with one head of full width",
     hint="The number of heads changes nothing in your result. One softmax serves the whole "
     "width; every head should have scores and weights of its own.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class OneHead(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -180,7 +180,7 @@ class OneHead(nn.Module):
     "leaves out the output projection",
     hint="The concatenated heads lie side by side and have not been mixed. Which of the four "
     "weights does your forward never use?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class NoOutput(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -205,7 +205,7 @@ class NoOutput(nn.Module):
     "scales by the width of the model instead of the head",
     hint="A score of one head is a sum over the coordinates of that head alone. How many terms "
     "is that?",
-    see="masking#why-divide-by-the-square-root",
+    see="self-attention#the-square-root",
 )
 class ScaledByModel(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -233,7 +233,7 @@ class ScaledByModel(nn.Module):
     "does not scale the scores",
     hint="Without the scale the scores of wide heads are large and the softmax turns into a "
     "hard choice. Which factor of the formula is missing?",
-    see="masking#why-divide-by-the-square-root",
+    see="self-attention#the-square-root",
 )
 class NoScale(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -261,7 +261,7 @@ class NoScale(nn.Module):
     "normalises over the heads",
     hint="The heads do not compete with one another: each divides its attention among the "
     "keys. Along which dimension do your weights sum to 1?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class SoftmaxOverHeads(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -369,7 +369,7 @@ class ZeroesWeights(nn.Module):
     hint="Scores are (B, h, T, T), a mask for each sequence is (B, T, T). Counted from the "
     "end, the mask's batch meets your heads, and when both have the same size nothing "
     "raises. Where does a dimension of size 1 belong?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class MaskMeetsHeads(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -392,7 +392,7 @@ class MaskMeetsHeads(nn.Module):
     "takes inputs with exactly one batch dimension",
     hint="The statement writes (..., T, d_model): no leading dimension, one, or several. Count "
     "your dimensions from the end, or keep the leading ones in a list.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class OneBatchDimension(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -418,7 +418,7 @@ class OneBatchDimension(nn.Module):
     "multiplies by the weights the wrong way round",
     hint="A linear layer's weight is (out, in), so the layer computes x times the transpose. "
     "Square weights hide the difference in shape. What does calling the layer itself do?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class TransposedWeights(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -443,7 +443,7 @@ class TransposedWeights(nn.Module):
     "uses the same projection for queries and keys",
     hint="With one weight for both, every position looks at what resembles it, and the scores "
     "are symmetric. Which of the four weights gets no gradient?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class SharedQueriesAndKeys(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -468,7 +468,7 @@ class SharedQueriesAndKeys(nn.Module):
     "adds its input to the result",
     hint="The residual connection is the business of the block around this layer. The layer "
     "returns what the heads found and nothing else.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class AddsInput(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -493,7 +493,7 @@ class AddsInput(nn.Module):
     "gives its projections a bias",
     hint="`nn.Linear` adds a bias unless told otherwise. The state dict of your layer has "
     "eight entries where the statement has four.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class Biases(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -518,7 +518,7 @@ class Biases(nn.Module):
     "gives the weights other names",
     hint="Weights are loaded by name. Print the keys of your layer's `state_dict()` and "
     "compare them with the four names of the statement.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class OtherNames(nn.Module):
     def __init__(self, d_model, n_heads):
@@ -543,7 +543,7 @@ class OtherNames(nn.Module):
     "keeps its weights where the module does not see them",
     hint="A plain list or a plain tensor is not a child and not a parameter: `state_dict()` is "
     "empty, and no optimiser would train it. Assign each layer to an attribute.",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 class PlainTensors(nn.Module):
     def __init__(self, d_model, n_heads):

@@ -18,7 +18,7 @@ exercise = Exercise(
     difficulty=4,
     minutes=30,
     reference=reference,
-    chapter="post-training#the-score-function",
+    chapter="policy-gradients#the-score-function",
 )
 
 
@@ -94,7 +94,7 @@ def large(draw: Draw):
     "goes downhill",
     hint="An optimizer makes the loss small. What has to stand in front so that it makes the reward "
     "large?",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def no_minus(logits, actions, rewards, baseline=0.0):
     log_p = logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
@@ -105,7 +105,7 @@ def no_minus(logits, actions, rewards, baseline=0.0):
     "weighs with the probability instead of its logarithm",
     hint="Sampling already brings in a factor pi: likely answers are drawn more often. Differentiating "
     "pi once more counts it twice. Which function has the derivative pi' / pi?",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def probability(logits, actions, rewards, baseline=0.0):
     p = logits.softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
@@ -116,7 +116,7 @@ def probability(logits, actions, rewards, baseline=0.0):
     "takes the scores for log-probabilities",
     hint="Raising one score raises its probability only compared with the others. Your gradient never "
     "touches the answers that were not drawn.",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def unnormalized(logits, actions, rewards, baseline=0.0):
     z = logits.gather(-1, actions[..., None]).squeeze(-1)
@@ -127,7 +127,7 @@ def unnormalized(logits, actions, rewards, baseline=0.0):
     "adds the samples up",
     hint="With twice as many samples your step is twice as long. An estimate of an expectation is a "
     "mean.",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def sums(logits, actions, rewards, baseline=0.0):
     log_p = logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
@@ -138,7 +138,7 @@ def sums(logits, actions, rewards, baseline=0.0):
     "multiplies two means",
     hint="The mean of the rewards times the mean of the logarithms: no answer is held responsible for "
     "its own reward. Multiply first.",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def product_of_means(logits, actions, rewards, baseline=0.0):
     log_p = logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
@@ -149,7 +149,7 @@ def product_of_means(logits, actions, rewards, baseline=0.0):
     "imitates every answer, whatever its reward",
     hint="This is fine-tuning on the policy's own samples: on average its gradient is 0. Where do the "
     "rewards enter?",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def imitates_all(logits, actions, rewards, baseline=0.0):
     return -logits.log_softmax(-1).gather(-1, actions[..., None]).mean()
@@ -159,7 +159,7 @@ def imitates_all(logits, actions, rewards, baseline=0.0):
     "learns from rewards above the baseline alone",
     hint="Answers that did worse than the baseline should become less likely. You drop them, and on "
     "average the gradient is no longer the exact one.",
-    see="post-training#baselines",
+    see="policy-gradients#baselines",
 )
 def drops_the_bad(logits, actions, rewards, baseline=0.0):
     log_p = logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
@@ -169,7 +169,7 @@ def drops_the_bad(logits, actions, rewards, baseline=0.0):
 @exercise.wrong(
     "adds the baseline",
     hint="An answer as good as the baseline should have weight 0. With yours it has twice the reward.",
-    see="post-training#baselines",
+    see="policy-gradients#baselines",
 )
 def adds_the_baseline(logits, actions, rewards, baseline=0.0):
     log_p = logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
@@ -180,7 +180,7 @@ def adds_the_baseline(logits, actions, rewards, baseline=0.0):
     "ignores the baseline",
     hint="On average your gradient is right with every baseline, because none is used. What is the "
     "fourth argument subtracted from?",
-    see="post-training#baselines",
+    see="policy-gradients#baselines",
 )
 def no_baseline(logits, actions, rewards, baseline=0.0):
     log_p = logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
@@ -191,7 +191,7 @@ def no_baseline(logits, actions, rewards, baseline=0.0):
     "subtracts the baseline from the logarithm",
     hint="A baseline says what reward to expect. You take it away from log pi, where it has no "
     "gradient and changes nothing.",
-    see="post-training#baselines",
+    see="policy-gradients#baselines",
 )
 def baseline_of_the_logarithm(logits, actions, rewards, baseline=0.0):
     log_p = logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
@@ -201,7 +201,7 @@ def baseline_of_the_logarithm(logits, actions, rewards, baseline=0.0):
 @exercise.wrong(
     "looks at the most probable answer, not at the one drawn",
     hint="The reward belongs to the answer in `actions`. You push on another one.",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def most_probable(logits, actions, rewards, baseline=0.0):
     return -((rewards - baseline) * logits.log_softmax(-1).amax(-1)).mean()
@@ -210,7 +210,7 @@ def most_probable(logits, actions, rewards, baseline=0.0):
 @exercise.wrong(
     "normalises over the samples",
     hint="Each sample has a distribution over its V answers. Along which dimension do yours sum to 1?",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def over_samples(logits, actions, rewards, baseline=0.0):
     log_p = logits.log_softmax(0).gather(-1, actions[..., None]).squeeze(-1)
@@ -221,7 +221,7 @@ def over_samples(logits, actions, rewards, baseline=0.0):
     "takes the logarithm of a probability that has become 0",
     hint="With scores of a few hundred your loss is infinite. The softmax and its logarithm belong in "
     "one step.",
-    see="post-training#the-score-function",
+    see="policy-gradients#the-score-function",
 )
 def unstable(logits, actions, rewards, baseline=0.0):
     p = logits.softmax(-1).gather(-1, actions[..., None]).squeeze(-1)

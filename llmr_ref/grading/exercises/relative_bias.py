@@ -26,7 +26,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=20,
     reference=reference,
-    chapter="positions#a-bias-on-the-scores",
+    chapter="relative-positions#a-bias-on-the-scores",
 )
 
 # With 8 buckets and a largest distance of 20 no distance below it lies on the edge of a bucket.
@@ -80,7 +80,7 @@ def gradients(draw: Draw):
     "leaves the heads in the last dimension",
     hint="A look-up in the table appends a dimension, so your result is (T, S, h). Scores "
     "have the heads before the queries. Which dimension has to move?",
-    see="positions#a-bias-on-the-scores",
+    see="relative-positions#a-bias-on-the-scores",
 )
 def heads_last(table, queries, keys, max_distance=128):
     n_buckets = len(table)
@@ -96,7 +96,7 @@ def heads_last(table, queries, keys, max_distance=128):
     "puts the keys in the rows and the queries in the columns",
     hint="Row t of a score matrix belongs to query t. In yours the far distances lie above "
     "the diagonal. Which two dimensions are in the wrong order?",
-    see="positions#a-bias-on-the-scores",
+    see="relative-positions#a-bias-on-the-scores",
 )
 def transposed(table, queries, keys, max_distance=128):
     n_buckets = len(table)
@@ -112,7 +112,7 @@ def transposed(table, queries, keys, max_distance=128):
     "takes key minus query for the distance",
     hint="Keys that may be seen lie before the query, so their positions are smaller. "
     "Nearly all of your entries read bucket 0. Which one is subtracted from which?",
-    see="positions#a-bias-on-the-scores",
+    see="relative-positions#a-bias-on-the-scores",
 )
 def wrong_sign(table, queries, keys, max_distance=128):
     n_buckets = len(table)
@@ -147,7 +147,7 @@ def own_positions(table, queries, keys, max_distance=128):
     "uses the distance itself as the row of the table",
     hint="The table has one row per bucket, not one per distance. A distance of 12 and one "
     "of 14 may share a row: which function says so?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def distance_as_row(table, queries, keys, max_distance=128):
     n_buckets = len(table)
@@ -161,7 +161,7 @@ def distance_as_row(table, queries, keys, max_distance=128):
     hint="Here keys after the query are hidden by the mask, so all buckets serve the past. "
     "Yours keep half of them for the future. Which argument of `relative_buckets` "
     "decides that?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def bidirectional(table, queries, keys, max_distance=128):
     one_side = len(table) // 2
@@ -178,7 +178,7 @@ def bidirectional(table, queries, keys, max_distance=128):
     "gives every head the first column of the table",
     hint="The heads of your result are all alike. A row of the table holds one number for "
     "each head: which of them does yours read?",
-    see="positions#a-bias-on-the-scores",
+    see="relative-positions#a-bias-on-the-scores",
 )
 def first_column(table, queries, keys, max_distance=128):
     n_buckets = len(table)
@@ -194,7 +194,7 @@ def first_column(table, queries, keys, max_distance=128):
     "adds up the heads",
     hint="The result has no dimension for the heads, so all of them would get one bias. "
     "Each head learns its own.",
-    see="positions#a-bias-on-the-scores",
+    see="relative-positions#a-bias-on-the-scores",
 )
 def sums_heads(table, queries, keys, max_distance=128):
     n_buckets = len(table)
@@ -210,7 +210,7 @@ def sums_heads(table, queries, keys, max_distance=128):
     "ignores max_distance",
     hint="The last bucket begins at `max_distance`. Yours begins at 128 whatever is asked "
     "for: was the argument handed on?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def ignores_max_distance(table, queries, keys, max_distance=128):
     n_buckets = len(table)
@@ -226,7 +226,7 @@ def ignores_max_distance(table, queries, keys, max_distance=128):
     "assumes 32 buckets",
     hint="The length of the table says how many buckets there are. With a shorter table "
     "your look-up reads the wrong rows or runs past the end.",
-    see="positions#a-bias-on-the-scores",
+    see="relative-positions#a-bias-on-the-scores",
 )
 def assumes_32(table, queries, keys, max_distance=128):
     n_buckets = 32
@@ -242,7 +242,7 @@ def assumes_32(table, queries, keys, max_distance=128):
     "hides keys after the query with minus infinity",
     hint="The bias says how far, the mask says whether. Keys after the query share bucket "
     "0 here; hiding them is the business of the mask.",
-    see="positions#a-bias-on-the-scores",
+    see="relative-positions#a-bias-on-the-scores",
 )
 def masks_too(table, queries, keys, max_distance=128):
     n_buckets = len(table)
@@ -260,7 +260,7 @@ def masks_too(table, queries, keys, max_distance=128):
     "cuts the gradient to the table",
     hint="The numbers are right, but the table could never learn them. Look for detach, "
     ".data, tolist or no_grad.",
-    see="positions#a-bias-on-the-scores",
+    see="relative-positions#a-bias-on-the-scores",
 )
 def detached(table, queries, keys, max_distance=128):
     n_buckets = len(table)

@@ -14,7 +14,7 @@ exercise = Exercise(
     difficulty=4,
     minutes=30,
     reference=reference.relative_buckets,
-    chapter="positions#relative-positions-in-buckets",
+    chapter="relative-positions#relative-positions-in-buckets",
 )
 
 
@@ -85,7 +85,7 @@ def shapes(draw: Draw):
     hint="A negative number means that the key came before. In the causal case your "
     "buckets are full where they should be 0, and the other way round. Which sign do "
     "distances that count have?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def wrong_sign(relative, *, bidirectional, n_buckets=32, max_distance=128):
     relative, first = -relative, 0
@@ -105,7 +105,7 @@ def wrong_sign(relative, *, bidirectional, n_buckets=32, max_distance=128):
     "gives keys after the query the same buckets as keys before it",
     hint="In the causal case nobody attends to the future, so no bucket is spent on it. "
     "What should a positive relative position be turned into first?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def causal_absolute(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -125,7 +125,7 @@ def causal_absolute(relative, *, bidirectional, n_buckets=32, max_distance=128):
     "does not split the buckets between the two sides",
     hint="With both sides in use, distance 3 before and distance 3 after are two buckets. "
     "Half of the buckets belong to each side: which line of yours halves them?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def no_sides(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -140,7 +140,7 @@ def no_sides(relative, *, bidirectional, n_buckets=32, max_distance=128):
     "adds the upper half for keys before the query",
     hint="Look at the bucket of -3 and that of 3 when both sides count. The upper half is "
     "for keys that come after: for which sign is it?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def upper_half_before(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -160,7 +160,7 @@ def upper_half_before(relative, *, bidirectional, n_buckets=32, max_distance=128
     "puts distance 0 into the upper half",
     hint="A token's distance to itself is neither before nor after, and its bucket is 0. "
     "Is your comparison strict?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def zero_after(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -181,7 +181,7 @@ def zero_after(relative, *, bidirectional, n_buckets=32, max_distance=128):
     hint="All your buckets hold one distance, so everything from the last one on looks "
     "alike. Only the first half is exact; the other half should reach to "
     "`max_distance`.",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def no_growth(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -198,7 +198,7 @@ def no_growth(relative, *, bidirectional, n_buckets=32, max_distance=128):
     "grows in a straight line instead of like a logarithm",
     hint="Far away, twice the distance should cost the same number of buckets each time. "
     "Your wide buckets are all of one width. Which function turns factors into steps?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def linear_growth(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -218,7 +218,7 @@ def linear_growth(relative, *, bidirectional, n_buckets=32, max_distance=128):
     "lets the buckets run past the last one",
     hint="A distance of `max_distance` or more belongs to the last bucket, whose number is "
     "one below their count. Try a distance of 10 000.",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def no_last_bucket(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -238,7 +238,7 @@ def no_last_bucket(relative, *, bidirectional, n_buckets=32, max_distance=128):
     "rounds to the nearest bucket instead of down",
     hint="A bucket begins where the formula reaches its number, so the fraction is cut "
     "off. Yours begins half a step early.",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def rounds(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -259,7 +259,7 @@ def rounds(relative, *, bidirectional, n_buckets=32, max_distance=128):
     hint="At the first distance without a bucket of its own the growth should be 0. What "
     "does the logarithm of that distance have to be divided by, inside the logarithm, "
     "to give 0 there?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def no_ratio(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -280,7 +280,7 @@ def no_ratio(relative, *, bidirectional, n_buckets=32, max_distance=128):
     hint="With the natural logarithm alone, the number of wide buckets has nothing to do "
     "with how far they reach. At `max_distance` the growth should be 1: what do you "
     "divide by?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def natural_logarithm(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -299,7 +299,7 @@ def natural_logarithm(relative, *, bidirectional, n_buckets=32, max_distance=128
 @exercise.wrong(
     "writes 32 and 128 instead of the arguments",
     hint="The result is right for the defaults only. Try 8 buckets and a largest distance of 16.",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def hard_coded(relative, *, bidirectional, n_buckets=32, max_distance=128):
     n_buckets, max_distance, first = 32, 128, 0
@@ -319,7 +319,7 @@ def hard_coded(relative, *, bidirectional, n_buckets=32, max_distance=128):
     "returns floats",
     hint="A bucket is the number of a row in a table, and floats cannot be used as an "
     "index. What is the last conversion that is missing?",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def floats(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0
@@ -339,7 +339,7 @@ def floats(relative, *, bidirectional, n_buckets=32, max_distance=128):
     "counts distances from 1",
     hint="A token's distance to itself is 0, and so is its bucket. Your first bucket is "
     "never used for a key that may be seen.",
-    see="positions#relative-positions-in-buckets",
+    see="relative-positions#relative-positions-in-buckets",
 )
 def from_one(relative, *, bidirectional, n_buckets=32, max_distance=128):
     first = 0

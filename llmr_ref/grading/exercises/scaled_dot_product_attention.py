@@ -128,7 +128,7 @@ def gradients(draw: Draw):
     "does not scale the scores",
     hint="A dot product of d_k terms grows like the square root of d_k, and the softmax turns into "
     "a hard choice. Which factor of the formula is missing?",
-    see="masking#why-divide-by-the-square-root",
+    see="self-attention#the-square-root",
 )
 def no_scale(Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1)
@@ -143,7 +143,7 @@ def no_scale(Q, K, V, mask=None):
     "divides by the width instead of its square root",
     hint="The scores of independent entries have variance d_k. What do you divide by so that the "
     "variance becomes 1?",
-    see="masking#why-divide-by-the-square-root",
+    see="self-attention#the-square-root",
 )
 def divides_by_width(Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / Q.size(-1)
@@ -157,7 +157,7 @@ def divides_by_width(Q, K, V, mask=None):
 @exercise.wrong(
     "multiplies by the square root of the width",
     hint="The scale should keep wide scores small. Do yours become smaller or larger as d_k grows?",
-    see="masking#why-divide-by-the-square-root",
+    see="self-attention#the-square-root",
 )
 def multiplies_by_root(Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) * math.sqrt(Q.size(-1))
@@ -172,7 +172,7 @@ def multiplies_by_root(Q, K, V, mask=None):
     "scales by the number of keys instead of their width",
     hint="You read the scale from the dimension that counts positions. A score is a sum over the "
     "other one: how many terms does a single dot product have?",
-    see="masking#why-divide-by-the-square-root",
+    see="self-attention#the-square-root",
 )
 def scales_by_length(Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1) / math.sqrt(K.size(-2))
@@ -187,7 +187,7 @@ def scales_by_length(Q, K, V, mask=None):
     "scales after the softmax",
     hint="Your weights no longer sum to 1. The scale belongs to the scores, not to what the "
     "softmax makes of them.",
-    see="masking#why-divide-by-the-square-root",
+    see="self-attention#the-square-root",
 )
 def scales_weights(Q, K, V, mask=None):
     scores = Q @ K.transpose(-2, -1)
@@ -321,7 +321,7 @@ def first_mask(Q, K, V, mask=None):
     "works for plain matrices only",
     hint="`.T` and `transpose(0, 1)` count dimensions from the front, where batch and heads are. "
     "Which two dimensions of K have to change places, counted from the end?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def matrices_only(Q, K, V, mask=None):
     scores = Q @ K.transpose(0, 1) / math.sqrt(Q.size(-1))

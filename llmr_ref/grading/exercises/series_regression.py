@@ -31,7 +31,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=30,
     reference=reference,
-    chapter="neural-language-models#time-series",
+    chapter="recurrent-networks#time-series",
     forbids=FORBIDDEN,
     rule=RULE,
 )
@@ -70,7 +70,7 @@ def leading(draw: Draw):
 @exercise.wrong(
     "compares a guess with the number that was just read",
     hint="To repeat the input is no prediction. Of which number is the guess at t?",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def not_shifted(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -95,7 +95,7 @@ def not_shifted(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "compares with the number after the next",
     hint="The guess at t is of number t + 1. How far do your slices lie apart?",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def shifted_twice(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -120,7 +120,7 @@ def shifted_twice(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "compares with the number before",
     hint="The guess is of what follows.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def wrong_way(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -145,7 +145,7 @@ def wrong_way(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "lets the last guess be compared with the first number",
     hint="After the last number nothing is known. What has no target takes no part in the loss.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def round_in_a_circle(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -170,7 +170,7 @@ def round_in_a_circle(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "adds up the squared errors",
     hint="The loss is a mean, so that long series do not weigh more.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def summed(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -195,7 +195,7 @@ def summed(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "takes the absolute error",
     hint="The squared error is asked for.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def absolute(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -220,7 +220,7 @@ def absolute(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "halves the loss",
     hint="The mean of the squares, without a factor.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def halved(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -246,7 +246,7 @@ def halved(series, n_steps, W_ih, W_hh, b, w, c):
     "feeds the last known number again",
     hint="The first guess follows the last number, the second follows the first guess. "
     "What goes into the next step?",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def last_number_again(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -271,7 +271,7 @@ def last_number_again(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "forecasts every step from a fresh state",
     hint="The state knows the series. It goes on with each guess.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def state_forgotten(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -296,7 +296,7 @@ def state_forgotten(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "does not update the state while it forecasts",
     hint="A guess is read like a number: it changes the state.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def state_frozen(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -321,7 +321,7 @@ def state_frozen(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "leaves out the first number of the forecast",
     hint="The guess after the last known number is the first of the forecast already.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def first_dropped(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -346,7 +346,7 @@ def first_dropped(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "forecasts one number too many",
     hint="The first one comes from reading the series. How many are left?",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def one_too_many(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -371,7 +371,7 @@ def one_too_many(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "repeats the first guess",
     hint="Each number of the forecast follows from the one before it.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def constant(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))
@@ -395,7 +395,7 @@ def constant(series, n_steps, W_ih, W_hh, b, w, c):
 @exercise.wrong(
     "squeezes the output through a tanh",
     hint="Numbers of a series may be of any size. The output is linear.",
-    see="neural-language-models#time-series",
+    see="recurrent-networks#time-series",
 )
 def bounded(series, n_steps, W_ih, W_hh, b, w, c):
     h = torch.zeros(*series.shape[:-1], len(b))

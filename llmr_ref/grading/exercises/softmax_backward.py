@@ -13,7 +13,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=20,
     reference=backprop.softmax_backward,
-    chapter="backprop#softmax-backward",
+    chapter="backprop-tensors#softmax-backward",
     forbids=(*AUTOGRAD, "torch._softmax_backward_data"),
     rule=RULE,
 )
@@ -65,7 +65,7 @@ def dtypes(draw: Draw):
     "keeps the diagonal of the Jacobian only",
     hint="A score moves its own weight and, through the sum below the fraction, every other weight "
     "of its row. Which entries of the Jacobian does A (1 - A) leave out?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def diagonal_only(dA, A, dim=-1):
     return dA * A * (1 - A)
@@ -75,7 +75,7 @@ def diagonal_only(dA, A, dim=-1):
     "forgets the weight in front",
     hint="The difference in the bracket is right. Both terms of the Jacobian carry the same factor: "
     "which one?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def no_factor(dA, A, dim=-1):
     return dA - (dA * A).sum(dim, keepdim=True)
@@ -85,7 +85,7 @@ def no_factor(dA, A, dim=-1):
     "sums the upstream gradient without its weights",
     hint="What is subtracted is the mean of dA under the distribution A. Put a row of equal entries "
     "into dA: the result should be zero.",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def plain_sum(dA, A, dim=-1):
     return A * (dA - dA.sum(dim, keepdim=True))
@@ -95,7 +95,7 @@ def plain_sum(dA, A, dim=-1):
     "subtracts the plain mean of the upstream gradient",
     hint="Large weights count for more in the mean that is subtracted. Which distribution is the "
     "mean taken under?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def plain_mean(dA, A, dim=-1):
     return A * (dA - dA.mean(dim, keepdim=True))
@@ -104,7 +104,7 @@ def plain_mean(dA, A, dim=-1):
 @exercise.wrong(
     "divides the weighted sum by the number of entries",
     hint="The weights sum to 1 already, so their weighted sum is a mean. `mean` divides once more.",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def divided_twice(dA, A, dim=-1):
     return A * (dA - (dA * A).mean(dim, keepdim=True))
@@ -114,7 +114,7 @@ def divided_twice(dA, A, dim=-1):
     "adds the weighted sum instead of subtracting it",
     hint="Raising every score by the same amount changes no weight, so the entries of the result "
     "must sum to 0. Do yours?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def adds_sum(dA, A, dim=-1):
     return A * (dA + (dA * A).sum(dim, keepdim=True))
@@ -124,7 +124,7 @@ def adds_sum(dA, A, dim=-1):
     "takes one sum over the whole batch",
     hint="Rows are distributions of their own. Along which dimension does your sum run when no `dim` "
     "is written?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def sum_over_everything(dA, A, dim=-1):
     return A * (dA - (dA * A).sum())
@@ -134,7 +134,7 @@ def sum_over_everything(dA, A, dim=-1):
     "drops the dimension in the sum, so that rows get the sums of others",
     hint="A sum removes its dimension, and broadcasting then lines it up with another one. On a "
     "square nothing even raises.",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def sum_without_keepdim(dA, A, dim=-1):
     return A * (dA - (dA * A).sum(dim))
@@ -143,7 +143,7 @@ def sum_without_keepdim(dA, A, dim=-1):
 @exercise.wrong(
     "always works along the last dimension",
     hint="The result is right for the default only. Where in your code does `dim` appear?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def last_only(dA, A, dim=-1):
     return A * (dA - (dA * A).sum(-1, keepdim=True))
@@ -153,7 +153,7 @@ def last_only(dA, A, dim=-1):
     "takes the weights for scores and applies the softmax again",
     hint="A is the output of the softmax and says all that is needed about its input. What is the "
     "softmax of a softmax?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def softmax_again(dA, A, dim=-1):
     A = torch.softmax(A, dim)
@@ -164,7 +164,7 @@ def softmax_again(dA, A, dim=-1):
     "works for a single vector only",
     hint="`diag` and `outer` know vectors. With leading dimensions you need their batched forms, or "
     "the two terms without any Jacobian.",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def vector_only(dA, A, dim=-1):
     return (torch.diag(A) - torch.outer(A, A)) @ dA
@@ -174,7 +174,7 @@ def vector_only(dA, A, dim=-1):
     "returns float32 whatever it is given",
     hint="Computing in float32 is a good idea for 16-bit weights, but the gradient goes to a tensor "
     "with a dtype. What is the last thing to do?",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def to_float32(dA, A, dim=-1):
     dA, A = dA.float(), A.float()
@@ -184,7 +184,7 @@ def to_float32(dA, A, dim=-1):
 @exercise.wrong(
     "changes the upstream gradient in place",
     hint="Somebody else may still need dA. Look for `-=` and for methods that end in an underscore.",
-    see="backprop#softmax-backward",
+    see="backprop-tensors#softmax-backward",
 )
 def in_place(dA, A, dim=-1):
     dA -= (dA * A).sum(dim, keepdim=True)

@@ -20,7 +20,7 @@ exercise = Exercise(
     difficulty=3,
     minutes=20,
     reference=reference,
-    chapter="neural-language-models#teacher-forcing",
+    chapter="recurrent-networks#teacher-forcing",
 )
 
 
@@ -67,7 +67,7 @@ def leading(draw: Draw):
 @exercise.wrong(
     "feeds each token to the step that predicts it",
     hint="The decoder sees the answer then. What does it know when it predicts token t?",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def not_shifted(decode, target, lengths, bos):
     inputs = target
@@ -80,7 +80,7 @@ def not_shifted(decode, target, lengths, bos):
 @exercise.wrong(
     "shifts the inputs the other way",
     hint="Step t is fed token t - 1, not t + 1.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def shifted_wrong(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -94,7 +94,7 @@ def shifted_wrong(decode, target, lengths, bos):
 @exercise.wrong(
     "feeds its own guesses",
     hint="With teacher forcing the true tokens go in, whatever the decoder would have said.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def free_running(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -110,7 +110,7 @@ def free_running(decode, target, lengths, bos):
 @exercise.wrong(
     "feeds the first token at every step",
     hint="Only the first step has nothing before it.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def all_begin(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -124,7 +124,7 @@ def all_begin(decode, target, lengths, bos):
 @exercise.wrong(
     "begins with token 0",
     hint="The token that begins is an argument.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def zero_begins(decode, target, lengths, bos):
     first = torch.zeros_like(target[..., :1])
@@ -138,7 +138,7 @@ def zero_begins(decode, target, lengths, bos):
 @exercise.wrong(
     "wraps the last token round to the front",
     hint="`roll` puts the end before the beginning. What stands there is the token that begins.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def no_begin(decode, target, lengths, bos):
     inputs = target.roll(1, -1)
@@ -151,7 +151,7 @@ def no_begin(decode, target, lengths, bos):
 @exercise.wrong(
     "leaves out the first token",
     hint="It has a probability too: the one after the token that begins.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def first_skipped(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -165,7 +165,7 @@ def first_skipped(decode, target, lengths, bos):
 @exercise.wrong(
     "averages over the positions",
     hint="The probability of a sequence is a product, its logarithm a sum.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def averaged(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -179,7 +179,7 @@ def averaged(decode, target, lengths, bos):
 @exercise.wrong(
     "counts padding",
     hint="Behind the length of a target nothing was said, so nothing has a probability.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def padding_counted(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -192,7 +192,7 @@ def padding_counted(decode, target, lengths, bos):
 @exercise.wrong(
     "leaves out the last real token",
     hint="A length of 2 means tokens 0 and 1, the one that ends included.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def one_short(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -206,7 +206,7 @@ def one_short(decode, target, lengths, bos):
 @exercise.wrong(
     "counts one token of padding",
     hint="A length of 2 means tokens 0 and 1.",
-    see="neural-language-models#padding",
+    see="recurrent-networks#padding",
 )
 def one_long(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -221,7 +221,7 @@ def one_long(decode, target, lengths, bos):
     "adds up scores",
     hint="Scores are no logarithms of probabilities before they are normalised over the "
     "vocabulary.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def not_normalised(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -235,7 +235,7 @@ def not_normalised(decode, target, lengths, bos):
 @exercise.wrong(
     "adds up probabilities",
     hint="Logarithms are added; probabilities would be multiplied.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def probabilities(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -249,7 +249,7 @@ def probabilities(decode, target, lengths, bos):
 @exercise.wrong(
     "returns the probability",
     hint="For a long target it is smaller than any float. The logarithm is asked for.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def a_probability(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -263,7 +263,7 @@ def a_probability(decode, target, lengths, bos):
 @exercise.wrong(
     "returns the loss",
     hint="The logarithm of a probability is negative; the loss is its opposite.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def negated(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -277,7 +277,7 @@ def negated(decode, target, lengths, bos):
 @exercise.wrong(
     "adds up the batch",
     hint="One number for each sequence.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def whole_batch(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)
@@ -291,7 +291,7 @@ def whole_batch(decode, target, lengths, bos):
 @exercise.wrong(
     "takes the most probable token",
     hint="The probability of the target is asked for, likely or not.",
-    see="neural-language-models#teacher-forcing",
+    see="recurrent-networks#teacher-forcing",
 )
 def best_token(decode, target, lengths, bos):
     first = torch.full_like(target[..., :1], bos)

@@ -38,7 +38,7 @@ exercise = Exercise(
     difficulty=4,
     minutes=45,
     reference=train_model,
-    chapter="training-a-language-model#the-training-loop",
+    chapter="training-run#the-training-loop",
 )
 
 
@@ -347,7 +347,7 @@ def padding_learned(model, documents, pad_id, steps):
 @exercise.wrong(
     "computes gradients and makes no step",
     hint="The gradients are computed and nothing uses them. Which call moves the weights?",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def no_step(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -369,7 +369,7 @@ def no_step(model, documents, pad_id, steps):
 @exercise.wrong(
     "goes uphill",
     hint="Your loss grows. The gradient points upwards; which sign has the step?",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def uphill(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -393,7 +393,7 @@ def uphill(model, documents, pad_id, steps):
     "trains on the same documents in every step",
     hint="The loss of 32 documents falls far, and new ones are no better. When do you draw a"
     " batch?",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def same_batch(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -417,7 +417,7 @@ def same_batch(model, documents, pad_id, steps):
     "takes a learning rate that is far too small",
     hint="In 100 steps of this length no weight gets anywhere. By how much does AdamW move a"
     " weight in a step?",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def tiny_rate(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -440,7 +440,7 @@ def tiny_rate(model, documents, pad_id, steps):
 @exercise.wrong(
     "trains in evaluation mode",
     hint="Dropout is off while your model learns. Which call switches it on?",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def eval_mode(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -464,7 +464,7 @@ def eval_mode(model, documents, pad_id, steps):
     "takes one document a step",
     hint="A gradient from one document is noise for the most part. How many documents has a batch"
     " here?",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def one_by_one(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -534,7 +534,7 @@ def mean_with_padding(model, documents, pad_id, steps):
 @exercise.wrong(
     "returns tensors",
     hint="Each of them keeps a graph in memory. Which method gives a Python number?",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def tensors(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -557,7 +557,7 @@ def tensors(model, documents, pad_id, steps):
 @exercise.wrong(
     "returns the last loss alone",
     hint="A curve has a point per step. Where do you keep the earlier ones?",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def last_loss(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -580,7 +580,7 @@ def last_loss(model, documents, pad_id, steps):
 @exercise.wrong(
     "makes 40 steps, whatever is asked for",
     hint="How many steps to make is an argument.",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def fixed_steps(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)
@@ -604,7 +604,7 @@ def fixed_steps(model, documents, pad_id, steps):
     "computes the loss where no gradient is kept",
     hint="no_grad is for measuring. Without a graph there is nothing that backward could go"
     " through.",
-    see="training-a-language-model#the-training-loop",
+    see="training-run#the-training-loop",
 )
 def no_gradient(model, documents, pad_id, steps):
     longest = max(len(d) for d in documents)

@@ -663,7 +663,7 @@ def no_output_projection(tokens, weights, n_heads):
     "splits the heads the wrong way",
     hint="Rows n d_head to (n + 1) d_head - 1 of a projection are head n. Which of the "
     "two numbers comes first in the shape?",
-    see="masking#many-heads",
+    see="multi-head#side-by-side-then-mixed",
 )
 def interleaved_heads(tokens, weights, n_heads):
     def linear(x, name):
