@@ -74,8 +74,31 @@ def measure() -> list[str]:
                 f"{busy[int(len(busy) * 0.95)]:.1f} ms of processor time"
             )
             page.close()
+        for name, make in WIDGETS.items():
+            page = browser.new_page()
+            open_live(page, write_page(Path(folder), make().html()).as_uri())
+            steps = {label: _all_the_way(page, label, *ends) for label, *ends in _sliders(page)}
+            if steps:
+                slowest = max(steps, key=lambda label: steps[label])
+                lines.append(f"{name}, slowest of {len(steps)} sliders, {slowest}: "
+                             f"p95 {steps[slowest]:.1f} ms on the clock")  # fmt: skip
+            page.close()
         browser.close()
     return lines
+
+
+def _sliders(page: Page) -> list[tuple[str, float, float]]:
+    """Label and ends of every slider on the screen."""
+    found = page.locator(".llmr-root input[type=range]:visible").evaluate_all(
+        "all => all.map((e) => [e.ariaLabel, Number(e.min), Number(e.max)])"
+    )
+    return [tuple(each) for each in found]
+
+
+def _all_the_way(page: Page, label: str, low: float, high: float) -> float:
+    """The 95th percentile of 60 steps from one end to the other and back."""
+    way = [low + (high - low) * i / 30 for i in [*range(31), *range(29, 0, -1)]]
+    return sorted(page.evaluate(STEP, [label, v, v, 1])[0] for v in way)[int(len(way) * 0.95)]
 
 
 def _processor_times(page: Page, label: str, low: int, high: int) -> list[float]:
