@@ -24,7 +24,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) =>
 // What scrolls sideways must be reachable with the keyboard.
 const markScrollable = () => {
   for (const box of document.querySelectorAll("article pre, article figure, article .table-scroll, div.math, mjx-container")) {
-    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
 };
