@@ -25,10 +25,9 @@ from llmr_ref.attention import (
     softmax,
 )
 from llmr_ref.widgets.embed import (
-    EmbeddableWidget,
     Golden,
     StateError,
-    ask,
+    StudentsWidget,
     code_lines,
     module_source,
     within,
@@ -60,7 +59,7 @@ def plane_scores(
     return dot_scores(Q, keys)[0] / (math.sqrt(2) if score == "scaled" else 1)
 
 
-class AttentionPlane(EmbeddableWidget):
+class AttentionPlane(StudentsWidget):
     """One query and two to five keys in the plane, any of the lectures' scores, the weighted average.
 
     keys: points [x, y] (the trait is `points`); names: of the keys; values: a number for each key, or
@@ -81,7 +80,6 @@ class AttentionPlane(EmbeddableWidget):
     score = traitlets.Enum(SCORES, "dot").tag(sync=True)
     matrix = traitlets.List(default_value=[[1.0, 0.0], [0.0, 1.0]]).tag(sync=True)
     bandwidth = traitlets.Float(1.0).tag(sync=True)
-    student = traitlets.Dict().tag(sync=True)
     code = traitlets.List(
         code_lines(
             dot_scores,
@@ -175,13 +173,8 @@ class AttentionPlane(EmbeddableWidget):
     @traitlets.observe(*_STATE)
     def _call_attention(self, change: Any = None) -> None:
         """Send the student's weights for the present state, or the error."""
-        if self._attention is None:
-            return
-        state = {name: getattr(self, name) for name in self._STATE}
-        if self.student.get("state") == state:  # several traits changed at once: one question
-            return
-        answer, error = ask(self._student_weights)
-        self.student = {"state": state, "error": error, **(answer or {})}
+        if self._attention is not None:
+            self._ask_about(self._STATE, self._student_weights)
 
     def _student_weights(self) -> dict[str, Any]:
         assert self._attention is not None

@@ -15,10 +15,9 @@ import traitlets
 from llmr_ref import backprop
 from llmr_ref.backprop import Value
 from llmr_ref.widgets.embed import (
-    EmbeddableWidget,
     Golden,
     StateError,
-    ask,
+    StudentsWidget,
     code_lines,
     module_source,
     within,
@@ -174,7 +173,7 @@ def walk_steps(output: Value, leaves: Mapping[str, Value], data: list[str]) -> i
 # --- the widget ------------------------------------------------------------------------------------
 
 
-class BackpropStepper(EmbeddableWidget):
+class BackpropStepper(StudentsWidget):
     """A computation graph, walked forwards and backwards, and a step of gradient descent.
 
     expression: statements with numbers, names, + - * / **, exp, log, tanh, relu, max; the last is the
@@ -194,7 +193,6 @@ class BackpropStepper(EmbeddableWidget):
     eta = traitlets.Float(0.01).tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)
     before = traitlets.Dict().tag(sync=True)
-    student = traitlets.Dict().tag(sync=True)
     code = traitlets.List(
         code_lines(
             backprop.trace,
@@ -265,13 +263,8 @@ class BackpropStepper(EmbeddableWidget):
     @traitlets.observe("expression", "values")
     def _call_class(self, change: Any = None) -> None:
         """Send the gradients of the student's class for the present state, or its error."""
-        if self._value_class is None:
-            return
-        state = {"expression": self.expression, "values": self.values}
-        if self.student.get("state") == state:  # several traits changed at once: one question
-            return
-        value, error = ask(self._checked)
-        self.student = {"state": state, "error": error, **(value or {})}
+        if self._value_class is not None:
+            self._ask_about(("expression", "values"), self._checked)
 
     def _checked(self) -> dict[str, Any]:
         assert self._value_class is not None

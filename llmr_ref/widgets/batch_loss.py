@@ -21,10 +21,9 @@ from llmr_ref.grammar import ProbabilisticGrammar
 from llmr_ref.ngram import NGramModel, perplexity
 from llmr_ref.training import loss_by_position, next_token_loss, token_losses
 from llmr_ref.widgets.embed import (
-    EmbeddableWidget,
     Golden,
     StateError,
-    ask,
+    StudentsWidget,
     code_lines,
     module_source,
     within,
@@ -101,7 +100,7 @@ def mean_loss(batch: Batch, padding: str) -> float:
     return float(next_token_loss(batch.logits, batch.targets))
 
 
-class BatchLoss(EmbeddableWidget):
+class BatchLoss(StudentsWidget):
     """A padded batch with its shifted targets and their losses under a model of counted words.
 
     texts: up to 4 sequences of up to 12 words of the model's vocabulary. order: 1, 2 or 3, the n of the
@@ -121,7 +120,6 @@ class BatchLoss(EmbeddableWidget):
     off = traitlets.List(traitlets.List(traitlets.Int())).tag(sync=True)
     words = traitlets.List(traitlets.Unicode()).tag(sync=True)
     corpus = traitlets.Unicode().tag(sync=True)
-    student = traitlets.Dict().tag(sync=True)
     code = traitlets.List(
         code_lines(
             token_losses,
@@ -193,13 +191,8 @@ class BatchLoss(EmbeddableWidget):
     @traitlets.observe(*_STATE)
     def _call_function(self, change: Any = None) -> None:
         """Send the student's loss of the present batch, or the error."""
-        if self._loss_function is None:
-            return
-        state = {name: getattr(self, name) for name in self._STATE}
-        if self.student.get("state") == state:  # several traits changed at once: one question
-            return
-        value, error = ask(self._checked)
-        self.student = {"state": state, "error": error, **(value or {})}
+        if self._loss_function is not None:
+            self._ask_about(self._STATE, self._checked)
 
     def _checked(self) -> dict[str, Any]:
         assert self._loss_function is not None

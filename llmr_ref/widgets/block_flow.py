@@ -18,10 +18,9 @@ from llmr_ref.config import TransformerConfig
 from llmr_ref.layers import default_d_ff
 from llmr_ref.transformer import Attending, Block
 from llmr_ref.widgets.embed import (
-    EmbeddableWidget,
     Golden,
     StateError,
-    ask,
+    StudentsWidget,
     code_lines,
     module_source,
     within,
@@ -142,7 +141,7 @@ def rms(x: Tensor) -> float:
     return float(x.square().mean().sqrt())
 
 
-class BlockFlow(EmbeddableWidget):
+class BlockFlow(StudentsWidget):
     """The residual stream and its two branches, step by step: shapes at your sizes, numbers at small ones.
 
     order: "pre", "post" or "parallel". norm: "layernorm" or "rmsnorm". activation: "relu", "gelu" or
@@ -169,7 +168,6 @@ class BlockFlow(EmbeddableWidget):
     seed = traitlets.Int(3).tag(sync=True)
     shown = traitlets.Int(1).tag(sync=True)
     stage = traitlets.Enum(tuple(STAGES["pre"]), "sum1").tag(sync=True)
-    student = traitlets.Dict().tag(sync=True)
     code = traitlets.List(
         [
             line
@@ -230,13 +228,8 @@ class BlockFlow(EmbeddableWidget):
     @traitlets.observe(*_STATE)
     def _call_function(self, change: Any = None) -> None:
         """Send what the student's function makes of the present block, or its error."""
-        if self._block_function is None:
-            return
-        state = {name: getattr(self, name) for name in self._STATE}
-        if self.student.get("state") == state:  # several traits changed at once: one question
-            return
-        value, error = ask(self._checked)
-        self.student = {"state": state, "error": error, **(value or {})}
+        if self._block_function is not None:
+            self._ask_about(self._STATE, self._checked)
 
     @torch.no_grad()
     def _checked(self) -> dict[str, Any]:

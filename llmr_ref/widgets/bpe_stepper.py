@@ -17,10 +17,9 @@ from llmr_ref.bpe_training import TieBreak, _explicit, learn_merges
 from llmr_ref.pretokenization import DIGITS_PATTERN, GPT2_PATTERN, PLAIN_PATTERN, count_words
 from llmr_ref.tokenizer import Merge
 from llmr_ref.widgets.embed import (
-    EmbeddableWidget,
     Golden,
     StateError,
-    ask,
+    StudentsWidget,
     code_lines,
     module_source,
     within,
@@ -49,7 +48,7 @@ def apply_merges(word: bytes, merges: Sequence[Merge]) -> list[bytes]:
     return tokens
 
 
-class BPEStepper(EmbeddableWidget):
+class BPEStepper(StudentsWidget):
     """Pairs counted, the best one joined in every word, again and again; `step` merges are made.
 
     text: up to 2000 characters. words: how it is split, "plain", "gpt2" or "digits". tie_break: which of
@@ -66,7 +65,6 @@ class BPEStepper(EmbeddableWidget):
     words = traitlets.Enum(tuple(PATTERNS), "plain").tag(sync=True)
     tie_break = traitlets.Enum(("greatest", "first", "gpt2"), "greatest").tag(sync=True)
     step = traitlets.Int(2).tag(sync=True)
-    student = traitlets.Dict().tag(sync=True)
     code = traitlets.List(
         code_lines(
             _explicit,
@@ -128,11 +126,8 @@ class BPEStepper(EmbeddableWidget):
     def _ask_student(self, change: Any = None) -> None:
         """Send what the student's function makes of the present text, or its error."""
         question = self._trained if self._train else self._merged if self._merge else None
-        state = {name: getattr(self, name) for name in self._STATE}
-        if question is None or self.student.get("state") == state:
-            return
-        answer, error = ask(question)
-        self.student = {"state": state, "error": error, **(answer or {})}
+        if question is not None:
+            self._ask_about(self._STATE, question)
 
     def _trained(self) -> dict[str, Any]:
         assert self._train is not None

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,6 +138,21 @@ class EmbeddableWidget(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return {**data, "text/html": self.html()}, metadata
+
+
+class StudentsWidget(EmbeddableWidget):
+    """A widget that may ask a student's function about the state on the screen."""
+
+    # {"state": what it was asked about, "error": "" or what went wrong, and the answer's own keys}
+    student = traitlets.Dict().tag(sync=True)
+
+    def _ask_about(self, names: Sequence[str], question: Callable[[], dict[str, Any]]) -> None:
+        """Send the answer for the present state of the named traits, or the error."""
+        state = {name: getattr(self, name) for name in names}
+        if self.student.get("state") == state:  # several traits changed at once: one question
+            return
+        answer, error = ask(question)
+        self.student = {"state": state, "error": error, **(answer or {})}
 
 
 def embed_html(*, name: str, source: str, state: dict[str, Any], picture: str, caption: str) -> str:

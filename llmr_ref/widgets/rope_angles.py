@@ -17,10 +17,9 @@ from torch import Tensor
 
 from llmr_ref.rope import apply_rope, rope_angles, rope_frequencies, rope_wavelengths
 from llmr_ref.widgets.embed import (
-    EmbeddableWidget,
     Golden,
     StateError,
-    ask,
+    StudentsWidget,
     code_lines,
     module_source,
 )
@@ -48,7 +47,7 @@ def example_vectors(
     return (1.3 * j + 0.4).sin(), (0.7 * j + 1).cos()
 
 
-class RopeAngles(EmbeddableWidget):
+class RopeAngles(StudentsWidget):
     """A dial per pair of dimensions; a query and a key that turn with their positions; their score.
 
     rotary: a student's `apply_rope(x, positions, base)`. It is called in Python for every state, once,
@@ -68,7 +67,6 @@ class RopeAngles(EmbeddableWidget):
     shift = traitlets.Float(0.0).tag(sync=True)
     vectors = traitlets.Enum(("aligned", "different"), "aligned").tag(sync=True)
     span = traitlets.Int(64).tag(sync=True)
-    student = traitlets.Dict().tag(sync=True)
     code = traitlets.List(CODE).tag(sync=True)
 
     def __init__(
@@ -126,17 +124,13 @@ class RopeAngles(EmbeddableWidget):
             raise StateError(f"span, the largest distance drawn, must be at least 1, got {span}")
         return span
 
-    @traitlets.observe("d", "base", "position", "key_position", "shift", "vectors")
+    _STATE = ("d", "base", "position", "key_position", "shift", "vectors")
+
+    @traitlets.observe(*_STATE)
     def _call_rotary(self, change: Any = None) -> None:
         """Send the student's vectors for the present state, or the error; `state` says which state."""
-        if self._rotary is None:
-            return
-        names = ("d", "base", "position", "key_position", "shift", "vectors")
-        state = {name: getattr(self, name) for name in names}
-        if self.student.get("state") == state:  # several traits changed at once: one question
-            return
-        vectors, error = ask(self._student_vectors)
-        self.student = {"state": state, "error": error, **(vectors or {})}
+        if self._rotary is not None:
+            self._ask_about(self._STATE, self._student_vectors)
 
     def _student_vectors(self) -> dict[str, Any]:
         positions = self._positions()

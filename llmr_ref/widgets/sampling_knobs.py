@@ -17,10 +17,9 @@ from torch import Tensor
 
 from llmr_ref import sampling
 from llmr_ref.widgets.embed import (
-    EmbeddableWidget,
     Golden,
     StateError,
-    ask,
+    StudentsWidget,
     code_lines,
     module_source,
     within,
@@ -44,7 +43,7 @@ def die_logits(n: int = DIE_SIDES) -> Float[Tensor, " n"]:
     return -1.1 * (rank + 2.7).log() + 0.3 * (2.3 * rank).sin()
 
 
-class SamplingKnobs(EmbeddableWidget):
+class SamplingKnobs(StudentsWidget):
     """Greedy, temperature, top-k, top-p, min-p and repetition penalty on one distribution.
 
     source: "slide" (eight words) or "die" (50,257 sides); `tokens` and `logits` give a distribution of
@@ -69,7 +68,6 @@ class SamplingKnobs(EmbeddableWidget):
     occurred = traitlets.List(traitlets.Int()).tag(sync=True)
     n_draws = traitlets.Int(1000).tag(sync=True)
     seed = traitlets.Int(1).tag(sync=True)
-    student = traitlets.Dict().tag(sync=True)
     code = traitlets.List(
         code_lines(
             sampling.distribution,
@@ -171,17 +169,13 @@ class SamplingKnobs(EmbeddableWidget):
     @traitlets.observe(*_STATE)
     def _call_sampler(self, change: Any = None) -> None:
         """Send the student's first probabilities for the present state, or the error."""
-        if self._sampler is None:
-            return
-        state = {name: getattr(self, name) for name in self._STATE}
-        if self.student.get("state") == state:  # several traits changed at once: one question
-            return
-        logits = self._penalized(self.scores())
-        value, error = ask(self._checked, logits.float(), **self._settings(len(logits)))
-        self.student = {"state": state, "error": error, **(value or {})}
+        if self._sampler is not None:
+            self._ask_about(self._STATE, self._checked)
 
-    def _checked(self, logits: Tensor, **settings: Any) -> dict[str, Any]:
+    def _checked(self) -> dict[str, Any]:
         assert self._sampler is not None
+        logits = self._penalized(self.scores()).float()
+        settings = self._settings(len(logits))
         answer = torch.as_tensor(self._sampler(logits.clone(), **settings)).detach().double()
         if answer.shape != logits.shape:
             raise ValueError(

@@ -25,10 +25,9 @@ from llmr_ref.rope import (
     yarn_ramp,
 )
 from llmr_ref.widgets.embed import (
-    EmbeddableWidget,
     Golden,
     StateError,
-    ask,
+    StudentsWidget,
     code_lines,
     module_source,
     within,
@@ -97,7 +96,7 @@ def pairs_out_of_range(
     return int((unfinished & (factor * frequencies > theta * (1 + 1e-9))).sum())
 
 
-class YarnExplorer(EmbeddableWidget):
+class YarnExplorer(StudentsWidget):
     """What each way of reading `factor` times the `trained` length does to every pair of RoPE.
 
     method: "none", "linear" (position interpolation), "ntk" (a larger base), "yarn", or "swapped" (L1's
@@ -121,7 +120,6 @@ class YarnExplorer(EmbeddableWidget):
     beta_slow = traitlets.Float(1.0).tag(sync=True)
     pair = traitlets.Int(46).tag(sync=True)
     span = traitlets.Enum(("near", "far"), "near").tag(sync=True)
-    student = traitlets.Dict().tag(sync=True)
     code = traitlets.List(
         [
             *code_lines(
@@ -185,11 +183,8 @@ class YarnExplorer(EmbeddableWidget):
     @traitlets.observe(*_STATE)
     def _ask_student(self, change: Any = None) -> None:
         """Send the student's frequencies for the present state, or the error."""
-        state = {name: getattr(self, name) for name in self._STATE}
-        if self._yarn is None or self.student.get("state") == state:
-            return
-        answer, error = ask(self._checked)
-        self.student = {"state": state, "error": error, **(answer or {})}
+        if self._yarn is not None:
+            self._ask_about(self._STATE, self._checked)
 
     def _checked(self) -> dict[str, Any]:
         assert self._yarn is not None
