@@ -182,12 +182,12 @@ def write_verdict(cell: NotebookNode, verdict: Verdict) -> Verdict:
             verdict.exercise, points, message, needs_look=fault, tier=verdict.tier
         )
         card = {"text/plain": f"{verdict.exercise}: {message}"}
-    cell.outputs = [
-        nbformat.v4.new_output("display_data", data=card),
-        nbformat.v4.new_output(
-            "execute_result", data={"text/plain": repr(verdict.score)}, execution_count=None
-        ),
-    ]
+    number = {"data": {"text/plain": repr(verdict.score)}, "execution_count": None}
+    outputs = (
+        {"output_type": "display_data", "data": card, "metadata": {}},
+        {"output_type": "execute_result", **number, "metadata": {}},
+    )
+    cell.outputs = [nbformat.from_dict(output) for output in outputs]
     cell.metadata[KEY] = verdict.model_dump()
     return verdict
 

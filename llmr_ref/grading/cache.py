@@ -164,18 +164,21 @@ def _with_imports(files: set[Path]) -> set[Path]:
     waiting = list(files)
     while waiting:
         file = waiting.pop()
-        if file in found:
-            continue
-        found.add(file)
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                if name.split(".")[0] == PACKAGE.name:
-                    stem = PACKAGE.joinpath(*name.split(".")[1:])
-                    candidates = (stem.with_suffix(".py"), stem / "__init__.py")
-                    waiting += [c for c in candidates if c.is_file()]
+        if file not in found:
+            found.add(file)
+            waiting += _imports(file)
     return found
+
+
+@functools.cache
+def _imports(file: Path) -> list[Path]:
+    """The files of this package that a file imports itself."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    stems = [PACKAGE.joinpath(*n.split(".")[1:]) for n in names if n.split(".")[0] == PACKAGE.name]
+    candidates = [c for stem in stems for c in (stem.with_suffix(".py"), stem / "__init__.py")]
+    return [c for c in candidates if c.is_file()]

@@ -1,6 +1,7 @@
 """One run of `llmr grade`: work spread over processes or a cluster, nbgrader behind it, files at the end."""
 
 import contextlib
+import gc
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,8 @@ class ClassRun:
             practice_trials(exercise)  # here once, so that every forked process has both
             exercise_fingerprint(exercise)
         self._closing = contextlib.ExitStack()
+        gc.freeze()  # what is here now stays: no collection need walk it, nor a fork copy it for that
+        self._closing.callback(gc.unfreeze)
         self.processes = self._closing.enter_context(Processes(workers, lines))
         self._ready: dict[str, threading.Event] = {}
 

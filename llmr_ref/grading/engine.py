@@ -27,7 +27,7 @@ from llmr_ref.grading.exercises import get_exercise
 from llmr_ref.grading.frames import read_frames
 from llmr_ref.grading.pictures import Pictures, read_pictures, take_pictures
 from llmr_ref.grading.sandbox import Check, Worker, shared_worker
-from llmr_ref.grading.verdict import Verdict, judge, practice_trials, prepare
+from llmr_ref.grading.verdict import Trial, Verdict, judge, practice_trials, prepare
 
 # How a run ends when the machine rather than the code may be the reason: tried again the next time.
 NOT_KEPT = ("died: the sandbox could not be set up", "died: SIGKILL")
@@ -79,6 +79,13 @@ class Notebook:
         return verdict
 
 
+@functools.lru_cache(
+    maxsize=16
+)  # what the notebook's run has drawn, a run of one exercise needs again
+def _graded_trials(name: str, seed: int) -> tuple[Trial, ...]:
+    return tuple(prepare(get_exercise(name), seed, practice=False))
+
+
 def _verdict_key(exercise: Exercise, cells: Sequence[str | None], seed: int, worker: Worker) -> str:
     limits = dataclasses.asdict(worker.limits)
     follows_from = (exercise.name, exercise_fingerprint(exercise), list(cells), seed)
@@ -94,7 +101,7 @@ def grade_exercise(
     exercise: Exercise, cells: Sequence[str | None], seed: int, worker: Worker
 ) -> Verdict:
     """Run the cells in the worker on practice and graded inputs, and judge what comes back."""
-    practice, graded = practice_trials(exercise), prepare(exercise, seed, practice=False)
+    practice, graded = practice_trials(exercise), _graded_trials(exercise.name, seed)
     trials = [*practice, *graded]
     ran = worker.run(cells, exercise.name, [t.call for t in practice], [t.call for t in graded])
     verdict = judge(exercise, trials, ran.outcomes, tier=worker.tier, cells=cells)
@@ -118,8 +125,9 @@ def run_once(work: Work, store: Store, worker: Worker) -> None:
 
     Practice calls are made in their places, graded ones when all else is done and sent: what is shown
     cannot tell of them. But one exercise may spoil another here, so a verdict is kept only when it gives
-    full marks. The others are left to runs of their own, and everything is when anything fails: whoever
-    needs it then meets the fault again.
+    full marks, names the mistake or finds no attempt: what is spoilt by accident looks like none of these.
+    The others are left to runs of their own, and everything is when anything fails: whoever needs it then
+    meets the fault again.
     """
     with contextlib.suppress(Exception):
         _run_once(work, store, worker)
@@ -136,7 +144,7 @@ def _run_once(work: Work, store: Store, worker: Worker) -> None:
             result = _verdict_key(exercise, cells, work.seeds[name], worker)
             if store.get(result) is None:
                 practice = practice_trials(exercise)
-                graded = prepare(exercise, work.seeds[name], practice=False)
+                graded = _graded_trials(name, work.seeds[name])
                 due.append((at, exercise, cells, result, practice, graded))
     checks = [
         Check(at, exercise.name, [t.call for t in practice], [t.call for t in graded])
@@ -150,13 +158,18 @@ def _run_once(work: Work, store: Store, worker: Worker) -> None:
         return
     store.put(shown_key, shown.model_dump(mode="json"))
     first, graded_first = 0, counts[0]
-    for _, exercise, cells, result, practice, graded in due:
+    raised = [
+        n for n, outputs in shown.outputs.items()
+        if work.cells[n][1] is None and any(o["output_type"] == "error" for o in outputs)
+    ]  # fmt: skip
+    for at, exercise, cells, result, practice, graded in due:
         outcomes = ran.outcomes[first : first + len(practice)]
         outcomes += ran.outcomes[graded_first : graded_first + len(graded)]
         first, graded_first = first + len(practice), graded_first + len(graded)
         trials = [*practice, *graded]
         verdict = judge(exercise, trials, outcomes, tier=worker.tier, cells=cells)
-        if verdict.full:
+        known = verdict.misconception is not None or not verdict.attempted
+        if verdict.full or (known and not any(n < at for n in raised)):
             store.put(result, verdict.model_dump(mode="json"))
 
 

@@ -56,15 +56,18 @@ def nbgrader_app(course: Path, kind: type[App], *arguments: str) -> tuple[App, L
 
 @contextlib.contextmanager
 def without_repetition() -> Iterator[None]:
-    """Let every step of nbgrader share one open gradebook and one compiled schema.
+    """Let every step of nbgrader share one open gradebook, the assignment's cells and a compiled schema.
 
-    It opens the gradebook again for each of some ten steps a student, commits after every cell, and checks
-    the schema of cell metadata itself before each cell that it checks with it. Here the steps only flush;
+    It opens the gradebook again for each of some ten steps a student and looks whether the course is in
+    it, looks up each cell of the assignment for each student, commits after every cell, and checks the
+    schema of cell metadata itself before each cell that it checks with it. Here the steps only flush;
     what they wrote is committed before a notebook is read and before it is written, so that a finished
     file always has its grades.
     """
     opened: dict[str, Gradebook] = {}
-    make, finish = Gradebook.__init__, Gradebook.close
+    checked: set[tuple[str, str]] = set()
+    sources: dict[tuple[str, str, str], SimpleNamespace] = {}
+    make, finish, find = Gradebook.__init__, Gradebook.close, Gradebook.find_source_cell
     convert, write = BaseConverter.convert_single_notebook, BaseConverter.write_single_notebook
 
     def open_once(self: Gradebook, url: str, course: str = "default_course", *more: Any) -> None:
@@ -74,7 +77,15 @@ def without_repetition() -> Iterator[None]:
             opened[url] = self
         else:
             self.__dict__.update(opened[url].__dict__, course_id=course)
+        if (url, course) not in checked:  # it adds a course that is not there, once
             self.check_course(course)
+            checked.add((url, course))
+
+    def find_once(self: Gradebook, name: str, notebook: str, assignment: str) -> SimpleNamespace:
+        where = name, notebook, assignment
+        if where not in sources:
+            sources[where] = SimpleNamespace(**find(self, *where).to_dict())
+        return sources[where]
 
     def leave(self: Gradebook, kind: object, *_: object) -> None:
         if kind is not None:
@@ -97,7 +108,8 @@ def without_repetition() -> Iterator[None]:
 
     changes = (
         (Gradebook, "__init__", open_once), (Gradebook, "__exit__", leave),
-        (Gradebook, "close", close), (common, "jsonschema", SimpleNamespace(validate=_validate)),
+        (Gradebook, "close", close), (Gradebook, "find_source_cell", find_once),
+        (common, "jsonschema", SimpleNamespace(validate=_validate)),
         (BaseConverter, "convert_single_notebook", after_commit(convert)),
         (BaseConverter, "write_single_notebook", after_commit(write)),
     )  # fmt: skip
@@ -114,9 +126,14 @@ def without_repetition() -> Iterator[None]:
 
 def _validate(instance: Any, schema: dict[str, Any]) -> None:
     """As jsonschema.validate. Raises: ValidationError."""
-    error = best_match(_validator(json.dumps(schema)).iter_errors(instance))
+    error = _error(json.dumps(instance), json.dumps(schema))
     if error is not None:
         raise error
+
+
+@functools.lru_cache(maxsize=256)  # everybody hands in the same cells
+def _error(instance: str, schema: str) -> Exception | None:
+    return best_match(_validator(schema).iter_errors(json.loads(instance)))
 
 
 @functools.cache

@@ -29,6 +29,7 @@ class Line:
     def __init__(self, to_worker: int, from_worker: int) -> None:
         self.to_worker, self.from_worker = to_worker, from_worker
         self._greeted = False
+        self._unread = bytearray()
 
     def greet(self) -> None:
         """Wait until the server is ready. Raises: OSError or ValueError when it does not get there."""
@@ -52,16 +53,17 @@ class Line:
         return self._read(size, deadline)
 
     def _read(self, size: int, deadline: float) -> bytes:
-        data = bytearray()
-        while len(data) < size:
+        while len(self._unread) < size:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self.from_worker], [], [], left)[0]:
                 raise OSError("no answer in time")
-            chunk = os.read(self.from_worker, size - len(data))
+            chunk = os.read(self.from_worker, 1 << 16)
             if not chunk:
                 raise OSError("it ended without an answer")
-            data += chunk
-        return bytes(data)
+            self._unread += chunk
+        data = bytes(self._unread[:size])
+        del self._unread[:size]
+        return data
 
     def close(self) -> None:
         """Hang up: the server ends."""

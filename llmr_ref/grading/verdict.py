@@ -114,7 +114,7 @@ class Trial:
     def outcome_of(self, wrong: Answer) -> Outcome:
         """What this wrong answer of the bank does here; run once, then remembered."""
         if wrong.key not in self.bank:
-            self.bank[wrong.key] = runner.call_once(wrong.target, self.call)
+            self.bank[wrong.key] = runner.run_call(wrong.target, self.call)
         return self.bank[wrong.key]
 
 

@@ -328,11 +328,13 @@ def run_student(job: dict[str, Any], frames_write: int, graded_read: int) -> Non
         nonlocal made
         for call_ in calls:
             try:
-                known = target is not None
-                outcome = runner.run_call(target, call_) if known else runner.missing(name)
+                if target is None:
+                    outcome = runner.encode(runner.missing(name))
+                else:
+                    outcome = runner.run_encoded(target, call_)
             except KeyboardInterrupt:
-                outcome = runner.interrupted()
-            send(b"R" + struct.pack("<I", made) + runner.encode(outcome))
+                outcome = runner.encode(runner.interrupted())
+            send(b"R" + struct.pack("<I", made) + outcome)
             made += 1
 
     for number, cell in enumerate([*job["cells"], None]):
@@ -438,7 +440,7 @@ def address_space_pages() -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    # A call with gradients makes torch import 500 modules: here once, not in every fork.
+    # What the first call of all does once is done here, not in every fork.
     x = torch.ones(2, 2)
     warm_up: dict[str, Any] = {
         "args": (x,),
@@ -447,7 +449,7 @@ if __name__ == "__main__":
         "state": None,
         "cotangent": x,
     }
-    runner.encode(runner.run_call(lambda x: x @ x, warm_up))
+    runner.run_encoded(lambda x: x @ x, warm_up)
     SHELL = shell.prepare_shell()
     gc.collect()
     gc.freeze()  # what is here now stays: children need not walk it, nor copy it for that

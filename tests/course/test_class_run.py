@@ -178,6 +178,49 @@ def test_work_is_a_function_of_values_and_what_is_known_is_not_done_again(monkey
     assert look_up(WORK, {}) == (False, {})
 
 
+TOGETHER = Work(
+    cells=[
+        ("import torch\nfrom torch import Tensor, nn\nimport math", None),
+        ("def softmax(x, dim=-1):\n    torch.tril = None\n"
+         "    return x.exp() / x.exp().sum(dim, keepdim=True)", None),
+        ('check("softmax")', "softmax"),
+        ("def causal_mask(n, m=None):\n    m = m or n\n"
+         "    return torch.tril(torch.ones(m, m)).bool()[m - n :]", None),
+        ('check("causal_mask")', "causal_mask"),
+        ("def rope_angles(positions, d, base=10000.0):\n    raise NotImplementedError", None),
+        ('check("rope_angles")', "rope_angles"),
+        ("def scaled_dot_product_attention(Q, K, V, mask=None):\n    return 0.3 * V.cos()", None),
+        ('check("scaled_dot_product_attention")', "scaled_dot_product_attention"),
+    ],
+    seeds={"softmax": 1, "causal_mask": 2, "rope_angles": 3, "scaled_dot_product_attention": 4},
+    tier=2,
+)  # fmt: skip
+
+
+def test_the_common_run_gives_what_runs_of_their_own_give(monkeypatch):
+    alone, run = [], sandbox.Worker.run
+
+    def counted(self, cells, name, *calls):
+        alone.append(name)
+        return run(self, cells, name, *calls)
+
+    monkeypatch.setattr(sandbox.Worker, "run", counted)
+    together = do(TOGETHER, {})
+    # Settled: a named mistake, no attempt. Not: what calling softmax spoilt, and what has no name.
+    assert alone == ["causal_mask", "scaled_dot_product_attention"]
+    monkeypatch.setattr(engine, "run_once", lambda *_: None)
+    assert do(TOGETHER, {}) == together and alone[2:] == [*TOGETHER.seeds]
+    verdicts = {v["exercise"]: v for v in together.values() if "exercise" in v}
+    assert verdicts["softmax"]["misconception"] and not verdicts["rope_angles"]["attempted"]
+    assert verdicts["causal_mask"]["score"] == verdicts["causal_mask"]["points"]
+
+
+def test_a_cell_that_raises_is_told_of_beside_a_named_mistake():
+    cells = [("import torch", None), ("1 / 0", None), *TOGETHER.cells[1:3]]
+    (verdict,) = (v for v in do(Work(cells, {"softmax": 1}, 2), {}).values() if "exercise" in v)
+    assert verdict["misconception"] and "ZeroDivisionError" in verdict["message"]
+
+
 def test_work_that_fails_is_left_out(monkeypatch):
     monkeypatch.setattr(engine, "run_once", lambda *_: None)
     monkeypatch.setattr(sandbox.Worker, "run", lambda *_: 1 / 0)

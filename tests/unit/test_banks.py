@@ -83,7 +83,7 @@ def test_the_bank_holds_for_any_student(name: str, seed: int) -> None:
         assert verdict.full, (answer.key, [p.message for p in verdict.properties])
     for answer in exercise.wrong_answers:
         assert any(
-            difference(t.expected, runner.call_once(answer.target, t.call), t.case) for t in trials
+            difference(t.expected, runner.run_call(answer.target, t.call), t.case) for t in trials
         ), answer.key
 
 
@@ -182,7 +182,7 @@ def test_an_answer_stands_alone_in_the_notebook(name: str) -> None:
         namespace = dict(NOTEBOOK_IMPORTS)
         exec(compile(answer.source(name), "<cell>", "exec"), namespace)
         for trial in practice_trials(exercise):
-            pasted = runner.call_once(namespace[name], trial.call)
+            pasted = runner.run_call(namespace[name], trial.call)
             # For a right answer as for a wrong one: what it does here is remembered.
             assert _agrees(trial.outcome_of(answer), pasted, trial.case), (answer.key, trial.case)
 

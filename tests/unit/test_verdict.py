@@ -397,6 +397,40 @@ def test_a_tree_comes_back_as_it_went(tree: Any) -> None:
     assert same(runner.decode(runner.encode(tree)), tree)
 
 
+@pytest.mark.parametrize("dtype", sorted(runner.DTYPES, key=str), ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3), (4, 0, 1)], ids=str)
+def test_tensors_of_every_dtype_that_crosses_come_back_bit_by_bit(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    count = math.prod(shape) * dtype.itemsize
+    dots = torch.randint(0, 2 if dtype == torch.bool else 256, (count,), dtype=torch.uint8)
+    sent = dots.view(dtype).reshape(shape)
+    back = runner.decode(runner.encode([sent, 1]))[0]
+    assert back.dtype == dtype and back.shape == shape
+    assert torch.equal(back.reshape(-1).view(torch.uint8), dots)
+
+
+def test_conjugates_and_negatives_cross_as_what_they_show() -> None:
+    z = torch.tensor([1 + 2j, 3 - 1j], dtype=torch.complex64)
+    conjugate, imaginary = runner.decode(runner.encode([z.conj(), z.conj().imag]))
+    assert conjugate.tolist() == [1 - 2j, 3 + 1j] and imaginary.tolist() == [-2.0, 1.0]
+
+
+def test_a_dtype_that_does_not_cross_is_told() -> None:
+    call = practice_trials(get_exercise("softmax"))[0].call
+    said = runner.run_call(lambda x, dim=-1: x.to(torch.complex128), call)
+    assert said["message"] == (
+        "the result holds a tensor of dtype torch.complex128, which is not a plain value"
+    )
+
+
+def test_what_is_sent_at_once_is_what_is_described() -> None:
+    for trial in practice_trials(get_exercise("softmax")):
+        for target in (get_exercise("softmax").reference, torch.softmax, lambda x, dim=-1: 1 / 0):
+            described = runner.run_call(target, trial.call)
+            assert runner.run_encoded(target, trial.call) == runner.encode(described)
+
+
 def test_views_parameters_and_shared_storage_cross_as_plain_tensors() -> None:
     base = torch.arange(6.0).reshape(2, 3)
     tree = {"base": base, "view": base.T, "row": base[0].expand(2, 3), "p": nn.Parameter(base)}
