@@ -76,8 +76,8 @@ class Processes:
         for _ in range(ATTEMPTS):
             try:
                 futures = {self._pool.submit(function, *left[name]): name for name in left}
-                for future in as_completed(futures):
-                    name = futures[future]
+                for future in as_completed([*futures]):
+                    name = futures.pop(future)  # and with it the result, once it is handed on
                     error = future.exception()
                     if isinstance(error, BrokenProcessPool):
                         raise error
