@@ -339,7 +339,13 @@ class Target:
         path = self.root / "autograded" / student / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
         if not path.is_file() or MARK[:6] not in path.read_text(errors="replace"):
             return ""  # rendering takes long, and nothing of an attack is in it
-        return formgrader_page(self.root, path)
+        try:
+            return formgrader_page(self.root, path)
+        except Exception as error:  # the instructor sees nothing of the submission
+            if self.ours:
+                raise
+            self.stopped = self.stopped or f"formgrader fails with {type(error).__name__}"
+            return ""
 
 
 def _belongs(cell: NotebookNode) -> bool:
