@@ -171,6 +171,8 @@ def run_stock(attack: Attack) -> Result:
         return Result(
             target.raised(attack), target.leaked(attack), target.lost(attack), target.harmed()
         )
+    except FileNotFoundError as error:  # all of the course lies open to the attack
+        return Result("", "", f"{Path(str(error.filename)).name} of the course", target.stopped)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
