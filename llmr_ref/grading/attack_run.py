@@ -171,7 +171,10 @@ def run_stock(attack: Attack) -> Result:
         return Result(
             target.raised(attack), target.leaked(attack), target.lost(attack), target.harmed()
         )
-    except FileNotFoundError as error:  # all of the course lies open to the attack
+    except FileNotFoundError as error:
+        if not Path(str(error.filename)).is_relative_to(target.root):
+            raise
+        # All of the course lies open to the attack.
         return Result("", "", f"{Path(str(error.filename)).name} of the course", target.stopped)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

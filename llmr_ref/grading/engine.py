@@ -79,10 +79,9 @@ class Notebook:
         return verdict
 
 
-@functools.lru_cache(
-    maxsize=16
-)  # what the notebook's run has drawn, a run of one exercise needs again
+@functools.lru_cache(maxsize=16)
 def _graded_trials(name: str, seed: int) -> tuple[Trial, ...]:
+    """Drawn for the notebook's run, and needed again when an exercise is run alone."""
     return tuple(prepare(get_exercise(name), seed, practice=False))
 
 
